@@ -1,0 +1,43 @@
+# Every target sets up what it needs: a virtual environment with pinned packages and, when root,
+# Debian packages that are missing. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: help setup system demo test lint bench bench-streams bench-packets clean
+
+help:
+	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
+	@echo "make test [ARGS=...]      the whole suite; ARGS goes to pytest"
+	@echo "make lint                 ruff, mypy --strict, import-linter"
+	@echo "make bench                speed and memory beside ssh -R and wireguard-go (root)"
+	@echo "make clean                removes the virtual environment and caches"
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: constraints.txt pyproject.toml .ci/venv
+	.ci/venv $(PYTHON) $(VENV)
+	@touch $@
+
+system:
+	@.ci/system-packages
+
+demo: setup system
+	$(BIN)/python -m tests.demo $(ARGS)
+
+test: setup system
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup system
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""raven-agent: the edge end of every tunnel."""

@@ -1,0 +1,1 @@
+"""raven-gateway: the cloud end of every tunnel."""

@@ -1,0 +1,1 @@
+"""ravenctl, one file per command."""

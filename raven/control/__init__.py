@@ -1,0 +1,1 @@
+"""What agent and gateway say to each other in CONTROL frames and OPEN headers."""

@@ -1,0 +1,167 @@
+"""The messages of the stream lane: joining, CONTROL frames, and the header of an OPEN frame.
+
+JSON, one object a message, tagged by `type`. A receiver ignores fields it does not know and refuses types it
+does not know, so that a newer end can add fields; what breaks an older one raises `VERSION`.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from raven.errors import PeerError
+
+VERSION = 1
+MESSAGE_MAX = 1 << 20  # bytes; a NetworkMap of some thousand nodes fits
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z"  # a Kubernetes node name (RFC 1123 subdomain)
+NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=253)]
+Host = Annotated[str, msgspec.Meta(max_length=253)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Cidr = Annotated[str, msgspec.Meta(max_length=49)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of every message."""
+
+
+# Joining: ALPN raven-join/1, no client certificate, each message behind a u32 length --------------
+
+
+class JoinHello(Message, tag="join-hello"):
+    """Gateway, first: the CA that the token's pin must match before the agent says anything."""
+
+    ca_pem: str
+    cluster: str
+    now: float  # wall clock of the gateway, Unix seconds
+
+
+class JoinRequest(Message, tag="join-request"):
+    token: str
+    node: NodeName
+    csr_pem: str
+
+    def __repr__(self) -> str:
+        return f"JoinRequest(node={self.node!r}, token=hidden)"
+
+
+class JoinAccepted(Message, tag="join-accepted"):
+    certificate_pem: str
+    ca_pem: str
+    cluster: str
+    gateways: list[str]  # HOST:PORT to dial
+
+
+class JoinRefused(Message, tag="join-refused"):
+    reason: (
+        str  # constant word: token-unknown, token-expired, token-used, token-node, node-taken, bad-request
+    )
+    message: str
+
+
+# Control: stream 0 of a tunnel --------------------------------------------------------------------
+
+
+class PacketOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node brings to the packet lane."""
+
+    public_key: str  # base64
+    listen_port: int
+    pod_cidrs: list[Cidr]
+
+
+class AgentHello(Message, tag="agent-hello"):
+    """Agent, first message of a tunnel, and again whenever its content changes."""
+
+    version: int
+    node: NodeName
+    software: str
+    packets: PacketOffer | None
+    no_packets_reason: str = ""  # a sentence, when `packets` is None
+    allow: list[str] = []  # the agent's allow list, for display only
+
+
+class GatewayHello(Message, tag="gateway-hello"):
+    """Gateway, answer to the first AgentHello."""
+
+    version: int
+    gateway: str
+    cluster: str
+    software: str
+    gateways: list[str]  # HOST:PORT, every gateway the agent should keep a tunnel to
+
+
+class MapNode(msgspec.Struct, frozen=True, kw_only=True):
+    """One WireGuard device of the network as the gateway knows it."""
+
+    name: str
+    public_key: str  # base64
+    endpoint: str  # HOST:PORT, or "" where nobody can dial it
+    pod_cidrs: list[Cidr]
+    hub: bool
+
+
+class NetworkMap(Message, tag="network-map"):
+    """Gateway to agent: all devices an agent's plan needs; replaces the map before it."""
+
+    revision: int
+    nodes: list[MapNode]
+    problem: str = ""  # a sentence for the agent, when the gateway could not use its offer
+
+
+class PacketReport(Message, tag="packet-report"):
+    """Agent to gateway: how its own end of the packet lane does; "" means well."""
+
+    problem: str
+
+
+ControlMessage = AgentHello | GatewayHello | NetworkMap | PacketReport
+JoinMessage = JoinHello | JoinRequest | JoinAccepted | JoinRefused
+
+
+# OPEN header --------------------------------------------------------------------------------------
+
+
+class OpenRequest(Message, tag="open"):
+    """Header of an OPEN frame: where the agent shall connect the stream.
+
+    `host` is "" for the node itself. `asker` and `request` are for the agent's audit line.
+    """
+
+    host: Host
+    port: Port
+    asker: str
+    request: str
+
+
+_encoder = msgspec.json.Encoder()
+_control_decoder = msgspec.json.Decoder(ControlMessage)
+_join_decoder = msgspec.json.Decoder(JoinMessage)
+_open_decoder = msgspec.json.Decoder(OpenRequest)
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_control_untrusted(data: bytes) -> ControlMessage:
+    """The control message in `data`; PeerError "bad-control" names the field that does not fit."""
+    try:
+        return _control_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PeerError("bad-control", f"control message: {error}") from error
+
+
+def decode_join_untrusted(data: bytes) -> JoinMessage:
+    """The join message in `data`; PeerError "bad-join" names the field that does not fit."""
+    try:
+        return _join_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PeerError("bad-join", f"join message: {error}") from error
+
+
+def decode_open_untrusted(data: bytes) -> OpenRequest:
+    """The OPEN header in `data`; PeerError "bad-open" names the field that does not fit."""
+    try:
+        return _open_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PeerError("bad-open", f"OPEN header: {error}") from error

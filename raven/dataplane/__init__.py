@@ -1,0 +1,1 @@
+"""The raven-wg process: TUN, UDP and UAPI around one raven.wg device, on uvloop."""

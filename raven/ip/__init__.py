@@ -1,0 +1,1 @@
+"""IP bytes: headers, checksums, cutting superpackets into segments and joining them again."""

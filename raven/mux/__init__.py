@@ -1,0 +1,1 @@
+"""The stream lane's multiplexer without I/O: frames, credit, scheduling, liveness."""

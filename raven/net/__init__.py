@@ -1,0 +1,1 @@
+"""I/O on trio: TLS, tunnels, splicing, netlink and WireGuard devices."""

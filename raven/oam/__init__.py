@@ -1,0 +1,1 @@
+"""Operations and maintenance requests without I/O: HTTP heads, targets, policy."""

@@ -1,0 +1,1 @@
+"""What the gateway remembers: nodes, tokens, certificates, audit."""

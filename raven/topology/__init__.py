@@ -1,0 +1,1 @@
+"""Who is where, and what each node's WireGuard device and routing table must therefore hold."""

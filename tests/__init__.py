@@ -1,0 +1,1 @@
+"""Tests mirror the tree: tests/x/test_y.py covers raven/x/y.py."""
