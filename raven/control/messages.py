@@ -27,7 +27,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 # Joining: ALPN raven-join/1, no client certificate, each message behind a u32 length --------------
 
 
-class JoinHello(Message, tag="join-hello"):
+class JoinHello(Message, frozen=True, kw_only=True, tag="join-hello"):
     """Gateway, first: the CA that the token's pin must match before the agent says anything."""
 
     ca_pem: str
@@ -35,7 +35,7 @@ class JoinHello(Message, tag="join-hello"):
     now: float  # wall clock of the gateway, Unix seconds
 
 
-class JoinRequest(Message, tag="join-request"):
+class JoinRequest(Message, frozen=True, kw_only=True, tag="join-request"):
     token: str
     node: NodeName
     csr_pem: str
@@ -44,14 +44,14 @@ class JoinRequest(Message, tag="join-request"):
         return f"JoinRequest(node={self.node!r}, token=hidden)"
 
 
-class JoinAccepted(Message, tag="join-accepted"):
+class JoinAccepted(Message, frozen=True, kw_only=True, tag="join-accepted"):
     certificate_pem: str
     ca_pem: str
     cluster: str
     gateways: list[str]  # HOST:PORT to dial
 
 
-class JoinRefused(Message, tag="join-refused"):
+class JoinRefused(Message, frozen=True, kw_only=True, tag="join-refused"):
     reason: (
         str  # constant word: token-unknown, token-expired, token-used, token-node, node-taken, bad-request
     )
@@ -69,7 +69,7 @@ class PacketOffer(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidrs: list[Cidr]
 
 
-class AgentHello(Message, tag="agent-hello"):
+class AgentHello(Message, frozen=True, kw_only=True, tag="agent-hello"):
     """Agent, first message of a tunnel, and again whenever its content changes."""
 
     version: int
@@ -80,7 +80,7 @@ class AgentHello(Message, tag="agent-hello"):
     allow: list[str] = []  # the agent's allow list, for display only
 
 
-class GatewayHello(Message, tag="gateway-hello"):
+class GatewayHello(Message, frozen=True, kw_only=True, tag="gateway-hello"):
     """Gateway, answer to the first AgentHello."""
 
     version: int
@@ -100,7 +100,7 @@ class MapNode(msgspec.Struct, frozen=True, kw_only=True):
     hub: bool
 
 
-class NetworkMap(Message, tag="network-map"):
+class NetworkMap(Message, frozen=True, kw_only=True, tag="network-map"):
     """Gateway to agent: all devices an agent's plan needs; replaces the map before it."""
 
     revision: int
@@ -108,7 +108,7 @@ class NetworkMap(Message, tag="network-map"):
     problem: str = ""  # a sentence for the agent, when the gateway could not use its offer
 
 
-class PacketReport(Message, tag="packet-report"):
+class PacketReport(Message, frozen=True, kw_only=True, tag="packet-report"):
     """Agent to gateway: how its own end of the packet lane does; "" means well."""
 
     problem: str
@@ -121,7 +121,7 @@ JoinMessage = JoinHello | JoinRequest | JoinAccepted | JoinRefused
 # OPEN header --------------------------------------------------------------------------------------
 
 
-class OpenRequest(Message, tag="open"):
+class OpenRequest(Message, frozen=True, kw_only=True, tag="open"):
     """Header of an OPEN frame: where the agent shall connect the stream.
 
     `host` is "" for the node itself. `asker` and `request` are for the agent's audit line.
@@ -134,8 +134,8 @@ class OpenRequest(Message, tag="open"):
 
 
 _encoder = msgspec.json.Encoder()
-_control_decoder = msgspec.json.Decoder(ControlMessage)
-_join_decoder = msgspec.json.Decoder(JoinMessage)
+_control_decoder: msgspec.json.Decoder[ControlMessage] = msgspec.json.Decoder(ControlMessage)
+_join_decoder: msgspec.json.Decoder[JoinMessage] = msgspec.json.Decoder(JoinMessage)
 _open_decoder = msgspec.json.Decoder(OpenRequest)
 
 
