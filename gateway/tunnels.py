@@ -1,0 +1,142 @@
+"""The tunnels the gateway holds now, by node name: who is connected, who is not and since when.
+
+`gateway.tunnel_server` adds and removes; O&M looks a node up and opens streams; the packet lane reads what each
+agent offered and sends it maps. Nothing here dials, authenticates or decides which of two tunnels is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from raven.control.messages import AgentHello, Message, OpenRequest, PacketReport, encode
+
+if TYPE_CHECKING:
+    from raven.mux import Priority
+    from raven.net.tunnel import Tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """A node that has joined and has no tunnel now."""
+
+    since: float | None  # wall clock, Unix seconds, when it was last heard; None: it never connected
+
+
+class AgentTunnel(Protocol):
+    """What O&M needs of a connected node."""
+
+    @property
+    def node(self) -> str: ...
+
+    async def open_stream(self, request: OpenRequest, priority: Priority) -> trio.abc.HalfCloseableStream:
+        """A stream whose other end the agent has connected to the request's target.
+
+        Raises StreamRefused with the agent's code and sentence, or TunnelLost.
+        """
+        ...
+
+
+class Tunnels(Protocol):
+    """What O&M needs of the table."""
+
+    def lookup(self, name: str) -> AgentTunnel | Offline | None:
+        """The node's tunnel, or since when it has none; None for a name that never joined."""
+        ...
+
+    def connected(self) -> Sequence[AgentTunnel]:
+        """Every connected node, in the order of names."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class NodeTunnel:
+    """One agent's live tunnel, from its hello to its end."""
+
+    node: str
+    address: str  # the agent's address as the gateway sees it, for people
+    tunnel: Tunnel
+    hello: AgentHello  # the newest one
+    since: float  # wall clock, Unix seconds
+    report: PacketReport | None = None  # the newest word of the agent about its end of the packet lane
+    _sending: trio.Lock = field(default_factory=trio.Lock, repr=False)
+
+    async def open_stream(self, request: OpenRequest, priority: Priority) -> trio.abc.HalfCloseableStream:
+        """As `AgentTunnel` promises."""
+        return await self.tunnel.open_stream(encode(request), priority=priority)
+
+    async def send(self, message: Message) -> None:
+        """Queues a control message for the agent, whole and in order; raises TunnelLost."""
+        async with self._sending:
+            await self.tunnel.send_control(encode(message))
+
+    def evidence_age(self) -> float:
+        """Seconds since the agent last proved that it is there."""
+        return max(0.0, trio.current_time() - self.tunnel.last_heard)
+
+
+class TunnelTable:
+    """The `Tunnels` of a gateway.
+
+    `last_seen` answers for nodes without a tunnel: the wall clock when they were last heard, None when they never
+    were; it raises KeyError for a name that never joined.
+    """
+
+    def __init__(self, last_seen: Callable[[str], float | None]) -> None:
+        self._last_seen = last_seen
+        self._live: dict[str, NodeTunnel] = {}
+        self._watchers: set[trio.MemorySendChannel[None]] = set()
+
+    def lookup(self, name: str) -> NodeTunnel | Offline | None:
+        if (live := self._live.get(name)) is not None:
+            return live
+        try:
+            return Offline(self._last_seen(name))
+        except KeyError:
+            return None
+
+    def live(self, name: str) -> NodeTunnel | None:
+        return self._live.get(name)
+
+    def connected(self) -> Sequence[NodeTunnel]:
+        return [self._live[name] for name in sorted(self._live)]
+
+    def add(self, live: NodeTunnel) -> None:
+        assert live.node not in self._live, "the tunnel server ends the old tunnel before it adds the new one"
+        self._live[live.node] = live
+        self.changed()
+
+    def remove(self, live: NodeTunnel) -> None:
+        """Forgets the tunnel; nothing happens when a newer one has taken its place."""
+        if self._live.get(live.node) is live:
+            del self._live[live.node]
+            self.changed()
+
+    def changed(self) -> None:
+        """A tunnel came or went, or an agent said something new: wakes every watcher."""
+        for watcher in list(self._watchers):
+            try:
+                watcher.send_nowait(None)
+            except trio.WouldBlock:
+                pass  # it has yet to look at an earlier change, and will see this one with it
+            except trio.BrokenResourceError:
+                self._watchers.discard(watcher)
+
+    def watch(self) -> trio.MemoryReceiveChannel[None]:
+        """A channel that wakes its reader after changes; many changes coalesce into one item.
+
+        It starts with one item, so that a reader's loop also does the first round. Close it to stop watching.
+        """
+        send, receive = trio.open_memory_channel[None](1)
+        send.send_nowait(None)
+        self._watchers.add(send)
+        return receive
+
+    async def for_each(self, act: Callable[[NodeTunnel], Awaitable[None]]) -> None:
+        """Runs `act` for all connected nodes at once, so that a slow agent delays nobody."""
+        async with trio.open_nursery() as nursery:
+            for live in self.connected():
+                nursery.start_soon(act, live)
