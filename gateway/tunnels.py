@@ -1,7 +1,8 @@
 """The tunnels the gateway holds now, by node name: who is connected, who is not and since when.
 
-`gateway.tunnel_server` adds and removes; O&M looks a node up and opens streams; the packet lane reads what each
-agent offered and sends it maps. Nothing here dials, authenticates or decides which of two tunnels is right.
+`gateway.tunnel_server` adds and removes; O&M looks a node up and opens streams; the packet lane reads what
+each agent offered and sends it maps. Nothing here dials, authenticates or decides which of two tunnels is
+right.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import trio
 from raven.control.messages import AgentHello, Message, OpenRequest, PacketReport, encode
 
 if TYPE_CHECKING:
-    from raven.mux import Priority
     from raven.net.tunnel import Tunnel
+
+    from raven.mux import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ class NodeTunnel:
 class TunnelTable:
     """The `Tunnels` of a gateway.
 
-    `last_seen` answers for nodes without a tunnel: the wall clock when they were last heard, None when they never
-    were; it raises KeyError for a name that never joined.
+    `last_seen` answers for nodes without a tunnel: the wall clock when they were last heard, None when they
+    never were; it raises KeyError for a name that never joined.
     """
 
     def __init__(self, last_seen: Callable[[str], float | None]) -> None:

@@ -1,8 +1,7 @@
 """What a daemon knows about itself, as values, and the Unix socket over which it says so.
 
-One request a line, one answer a line, JSON; `ravenctl` is the reader. A state never travels without the age of
-the evidence for it, and nothing here is trusted by anyone: whoever may open the socket may read it all, so no
-secret belongs into a snapshot.
+One request a line, one answer a line, JSON; `ravenctl` is the reader. A state never travels without the age
+of the evidence for it. Whoever may open the socket may read it all, so no secret belongs into a snapshot.
 """
 
 from __future__ import annotations
