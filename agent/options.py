@@ -1,0 +1,61 @@
+"""The options of `raven-agent run`: the one definition of its flags, its TOML keys and their reference."""
+
+from pathlib import Path
+from typing import Annotated
+
+from raven.config import LISTEN, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
+
+
+class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
+    gateway: Annotated[
+        tuple[Address, ...],
+        option(
+            "A gateway to keep a tunnel to, instead of those learned when joining.",
+            metavar="HOST:P",
+            expected="addresses to dial, as in gateway.example.com:443",
+            parse=parse_dial,
+        ),
+    ] = ()
+    allow: Annotated[
+        tuple[str, ...],
+        option(
+            "A target that streams may reach: HOST is node (this machine), an address, a network, a name or "
+            "*; PORT is a number, a range or *. Giving any replaces the defaults.",
+            metavar="HOST:PORT",
+            expected="rules, as in node:10250, 192.168.1.0/24:502 or printer.lan:9100-9110",
+            parse=str,
+        ),
+    ] = ("node:10250", "node:10255", "node:9100", "node:9445")
+    node_address: Annotated[
+        str,
+        option(
+            "Address of this machine at which streams to the node itself are connected.",
+            metavar="ADDRESS",
+            expected="an address or name",
+        ),
+    ] = "127.0.0.1"
+    wg_port: Annotated[
+        int,
+        option(
+            "UDP port of the packet lane; 0 lets the kernel choose, which suits a node behind NAT.",
+            metavar="PORT",
+            expected="a port from 0 to 65535",
+            ge=0,
+            le=65535,
+        ),
+    ] = 0
+    socket: Annotated[
+        Path,
+        option(
+            "Unix socket for ravenctl.", metavar="PATH", expected="a path of at most 107 bytes", parse=Path
+        ),
+    ] = Path("/run/raven/agent.sock")
+    metrics_listen: Annotated[
+        Address | None,
+        option(
+            "Where Prometheus scrapes the agent itself, or off.",
+            metavar="A:P",
+            expected=f"{LISTEN}, or off",
+            parse=parse_listen_or_off,
+        ),
+    ] = Address("127.0.0.1", 10267)

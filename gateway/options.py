@@ -1,0 +1,76 @@
+"""The options of `raven-gateway run`: the one definition of its flags, its TOML keys and their reference."""
+
+from pathlib import Path
+from typing import Annotated
+
+from raven.config import LISTEN, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
+
+
+class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
+    agents_listen: Annotated[
+        Address,
+        option("Where agents dial in: TLS over TCP.", metavar="A:P", expected=LISTEN, parse=Address.parse),
+    ] = Address("", 10262)
+    oam_listen: Annotated[
+        Address,
+        option(
+            "Where O&M clients come in: an HTTP proxy. Whoever reaches it reaches what the agents allow, "
+            "so it stays on loopback unless told otherwise.",
+            metavar="A:P",
+            expected=LISTEN,
+            parse=Address.parse,
+        ),
+    ] = Address("127.0.0.1", 10264)
+    advertise: Annotated[
+        Address | None,
+        option(
+            "Where agents reach this gateway: goes into the join command and to every agent. Without it, the "
+            "address of --agents-listen, or this host's name if that listens everywhere.",
+            metavar="HOST:P",
+            expected="an address that others can dial, as in gateway.example.com:443",
+            parse=parse_dial,
+        ),
+    ] = None
+    name: Annotated[
+        str,
+        option(
+            "Name of this gateway in its certificate and in status. Without it, this host's name.",
+            metavar="NAME",
+            expected="lower-case letters, digits, dots and dashes",
+            pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?\Z",
+        ),
+    ] = ""
+    cluster: Annotated[
+        str,
+        option(
+            "Name of the cluster in every identity; read once, when the state directory is made.",
+            metavar="NAME",
+            expected="lower-case letters, digits and dashes",
+            pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z",
+        ),
+    ] = "raven"
+    wg_listen: Annotated[
+        Address,
+        option(
+            "UDP port of the packet lane. An address other than * or 0.0.0.0 is what agents are told to "
+            "dial; otherwise they dial the host of --advertise.",
+            metavar="A:P",
+            expected="an address to listen on, as in 0.0.0.0:4500 or *:4500",
+            parse=Address.parse,
+        ),
+    ] = Address("", 4500)
+    socket: Annotated[
+        Path,
+        option(
+            "Unix socket for ravenctl.", metavar="PATH", expected="a path of at most 107 bytes", parse=Path
+        ),
+    ] = Path("/run/raven/gateway.sock")
+    metrics_listen: Annotated[
+        Address | None,
+        option(
+            "Where Prometheus scrapes the gateway itself, or off.",
+            metavar="A:P",
+            expected=f"{LISTEN}, or off",
+            parse=parse_listen_or_off,
+        ),
+    ] = Address("127.0.0.1", 10266)
