@@ -1,0 +1,93 @@
+"""What a WireGuard device can be told and what it tells: the model behind the UAPI, as plain values.
+
+Above stand the UAPI codec and whoever configures a device (`raven.net.device`, for kernel and userspace
+alike); below only keys and endpoints. The running agent imports it, so it must stay light: no cryptography.
+"""
+
+import errno
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+from raven.errors import RavenError
+from raven.keys import PresharedKey, PrivateKey, PublicKey
+from raven.wg.endpoint import Endpoint
+
+IPNetwork = IPv4Network | IPv6Network
+
+KEEPALIVE_MAX = 65535  # seconds; the UAPI's and netlink's field is a u16
+NO_PRIVATE_KEY = PrivateKey(bytes(32))  # setting it removes the device's key
+NO_PRESHARED_KEY = PresharedKey(bytes(32))  # WireGuard's spelling of "no PSK"
+
+
+class UapiError(RavenError):
+    """A request the device refuses; `errno` is what the UAPI answers, the message says which key and why."""
+
+    def __init__(self, errno: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+def _check(name: str, value: int | None, highest: int) -> None:
+    if value is not None and not 0 <= value <= highest:
+        raise UapiError(errno.EINVAL, f"{name}={value}: expected 0 to {highest}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerChange:
+    """What to do to one peer; a field left at None stays as it is. UapiError(EINVAL) when out of range."""
+
+    public_key: PublicKey
+    remove: bool = False
+    update_only: bool = False  # do nothing unless the peer exists
+    preshared_key: PresharedKey | None = None  # NO_PRESHARED_KEY removes it
+    endpoint: Endpoint | None = None
+    keepalive: int | None = None  # seconds, 0 switches it off
+    replace_allowed_ips: bool = False  # before `allowed_ips` are added
+    allowed_ips: Sequence[IPNetwork] = ()  # added; a network moves here from the peer that had it
+    removed_allowed_ips: Sequence[IPNetwork] = ()  # taken away if this peer has them
+
+    def __post_init__(self) -> None:
+        _check("persistent_keepalive_interval", self.keepalive, KEEPALIVE_MAX)
+        if self.endpoint is not None:
+            _check("endpoint port", self.endpoint.port, 65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceChange:
+    """One `set`: fields first, then `replace_peers`, then the peers in order. None leaves a field alone."""
+
+    private_key: PrivateKey | None = None  # NO_PRIVATE_KEY removes it
+    listen_port: int | None = None  # 0 asks for any free port
+    fwmark: int | None = None  # 0 removes the mark
+    replace_peers: bool = False
+    peers: Sequence[PeerChange] = ()
+
+    def __post_init__(self) -> None:
+        _check("listen_port", self.listen_port, 65535)
+        _check("fwmark", self.fwmark, 0xFFFFFFFF)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerState:
+    """One peer as `wg show` prints it."""
+
+    public_key: PublicKey
+    preshared_key: PresharedKey = NO_PRESHARED_KEY
+    endpoint: Endpoint | None = None
+    last_handshake: float = 0.0  # Unix seconds, 0 is never
+    rx_bytes: int = 0  # bytes of authenticated datagrams, without UDP and IP headers
+    tx_bytes: int = 0
+    keepalive: int = 0  # seconds, 0 is off
+    allowed_ips: Sequence[IPNetwork] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceState:
+    """A device as `wg show` prints it. `counters` (drops by reason) is our own and no part of equality."""
+
+    private_key: PrivateKey = NO_PRIVATE_KEY
+    listen_port: int = 0
+    fwmark: int = 0
+    peers: Sequence[PeerState] = ()
+    counters: Mapping[str, int] = field(default_factory=dict, compare=False)

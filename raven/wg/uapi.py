@@ -1,0 +1,379 @@
+"""The cross-platform interface's text, both directions (https://www.wireguard.com/xplatform/).
+
+`key=value` lines, an empty line ends a request or an answer, `errno=0` is success. Above: the device's
+socket (`raven.dataplane.uapi`) and the client (`raven.net.device`). It only reads and writes text; it changes
+no device. One verb is our own, so that `wg` never meets a key it does not know: `raven_counters=1` answers
+drops by reason.
+"""
+
+import errno
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from raven.keys import PresharedKey, PrivateKey, PublicKey
+from raven.wg.configuration import (
+    NO_PRIVATE_KEY,
+    DeviceChange,
+    DeviceState,
+    IPNetwork,
+    PeerChange,
+    PeerState,
+    UapiError,
+)
+from raven.wg.endpoint import Endpoint
+
+GET = "get=1"
+SET = "set=1"
+COUNTERS = "raven_counters=1"
+
+REQUEST_MAX = (
+    16 << 20
+)  # bytes; 130,560 allowed IPs of 55 bytes are 7 MB, and no more is ever held for one client
+
+_K = TypeVar("_K", PublicKey, PrivateKey, PresharedKey)
+
+__all__ = [
+    "COUNTERS",
+    "GET",
+    "REQUEST_MAX",
+    "SET",
+    "UapiError",
+    "format_counters",
+    "format_errno",
+    "format_get",
+    "format_set",
+    "parse_counters_untrusted",
+    "parse_errno_untrusted",
+    "parse_get_untrusted",
+    "parse_set_untrusted",
+]
+
+
+# Requests -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _PeerSection:
+    """The lines of one peer as they come; `networks` remembers each prefix's last verdict (False: remove)."""
+
+    public_key: PublicKey
+    remove: bool = False
+    update_only: bool = False
+    preshared_key: PresharedKey | None = None
+    endpoint: Endpoint | None = None
+    keepalive: int | None = None
+    replace_allowed_ips: bool = False
+    networks: dict[IPNetwork, bool] = field(default_factory=dict)
+
+    def finish(self) -> PeerChange:
+        return PeerChange(
+            public_key=self.public_key,
+            remove=self.remove,
+            update_only=self.update_only,
+            preshared_key=self.preshared_key,
+            endpoint=self.endpoint,
+            keepalive=self.keepalive,
+            replace_allowed_ips=self.replace_allowed_ips,
+            allowed_ips=[network for network, add in self.networks.items() if add],
+            removed_allowed_ips=[network for network, add in self.networks.items() if not add],
+        )
+
+
+def parse_set_untrusted(lines: Iterable[str]) -> DeviceChange:
+    """The change that the lines after `set=1` ask for, up to an empty line or the end; UapiError otherwise.
+
+    EINVAL: a value that cannot be read; EPROTO: a key that is unknown, misplaced, or not `key=value`.
+    """
+    private_key: PrivateKey | None = None
+    listen_port: int | None = None
+    fwmark: int | None = None
+    replace_peers = False
+    peers: list[_PeerSection] = []
+    for line in lines:
+        line = line.rstrip("\r\n")
+        if not line:
+            break
+        key, value = _split(line)
+        if key == "public_key":
+            peers.append(_PeerSection(_key(PublicKey, key, value)))
+        elif peers:
+            _parse_peer_line(peers[-1], key, value)
+        elif key == "private_key":
+            private_key = _key(PrivateKey, key, value)
+        elif key == "listen_port":
+            listen_port = _number(key, value, 65535)
+        elif key == "fwmark":
+            fwmark = _number(key, value, 0xFFFFFFFF)
+        elif key == "replace_peers":
+            replace_peers = _true(key, value)
+        else:
+            raise UapiError(errno.EPROTO, f"{key}: not a key of a device")
+    return DeviceChange(
+        private_key=private_key,
+        listen_port=listen_port,
+        fwmark=fwmark,
+        replace_peers=replace_peers,
+        peers=[peer.finish() for peer in peers],
+    )
+
+
+def _parse_peer_line(peer: _PeerSection, key: str, value: str) -> None:
+    if key == "allowed_ip":
+        remove = value.startswith("-")
+        network = _network(key, value[1:] if remove else value)
+        peer.networks.pop(network, None)  # the last mention of a prefix decides, also about the order
+        peer.networks[network] = not remove
+    elif key == "endpoint":
+        peer.endpoint = _endpoint(key, value)
+    elif key == "preshared_key":
+        peer.preshared_key = _key(PresharedKey, key, value)
+    elif key == "persistent_keepalive_interval":
+        peer.keepalive = _number(key, value, 65535)
+    elif key == "replace_allowed_ips":
+        peer.replace_allowed_ips = _true(key, value)
+        peer.networks.clear()
+    elif key == "remove":
+        peer.remove = _true(key, value)
+    elif key == "update_only":
+        peer.update_only = _true(key, value)
+    elif key == "protocol_version":
+        if value != "1":
+            raise UapiError(errno.EINVAL, f"{key}={value}: expected 1")
+    else:
+        raise UapiError(errno.EPROTO, f"{key}: not a key of a peer")
+
+
+def format_set(change: DeviceChange) -> str:
+    """The whole request, `set=1` to the empty line."""
+    lines = [SET]
+    if change.private_key is not None:
+        lines.append(f"private_key={change.private_key.hex()}")
+    if change.listen_port is not None:
+        lines.append(f"listen_port={change.listen_port}")
+    if change.fwmark is not None:
+        lines.append(f"fwmark={change.fwmark}")
+    if change.replace_peers:
+        lines.append("replace_peers=true")
+    for peer in change.peers:
+        lines.append(f"public_key={peer.public_key.hex()}")
+        if peer.remove:
+            lines.append("remove=true")
+        if peer.update_only:
+            lines.append("update_only=true")
+        if peer.preshared_key is not None:
+            lines.append(f"preshared_key={peer.preshared_key.hex()}")
+        if peer.endpoint is not None:
+            lines.append(f"endpoint={peer.endpoint}")
+        if peer.keepalive is not None:
+            lines.append(f"persistent_keepalive_interval={peer.keepalive}")
+        if peer.replace_allowed_ips:
+            lines.append("replace_allowed_ips=true")
+        lines.extend(f"allowed_ip=-{network}" for network in peer.removed_allowed_ips)
+        lines.extend(f"allowed_ip={network}" for network in peer.allowed_ips)
+    return "\n".join(lines) + "\n\n"
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+def format_get(state: DeviceState) -> str:
+    """The whole answer to `get=1`, up to `errno=0` and the empty line."""
+    lines = []
+    if state.private_key != NO_PRIVATE_KEY:
+        lines.append(f"private_key={state.private_key.hex()}")
+    if state.listen_port:
+        lines.append(f"listen_port={state.listen_port}")
+    if state.fwmark:
+        lines.append(f"fwmark={state.fwmark}")
+    for peer in state.peers:
+        seconds, nanoseconds = divmod(round(peer.last_handshake * 1e9), 10**9)
+        lines.append(f"public_key={peer.public_key.hex()}")
+        lines.append(f"preshared_key={peer.preshared_key.hex()}")
+        lines.append("protocol_version=1")
+        if peer.endpoint is not None:
+            lines.append(f"endpoint={peer.endpoint}")
+        lines.append(f"last_handshake_time_sec={seconds}")
+        lines.append(f"last_handshake_time_nsec={nanoseconds}")
+        lines.append(f"tx_bytes={peer.tx_bytes}")
+        lines.append(f"rx_bytes={peer.rx_bytes}")
+        lines.append(f"persistent_keepalive_interval={peer.keepalive}")
+        lines.extend(f"allowed_ip={network}" for network in peer.allowed_ips)
+    return "".join(f"{line}\n" for line in lines) + format_errno(0)
+
+
+def format_errno(number: int) -> str:
+    """The whole answer to `set=1`, or to a request that failed."""
+    return f"errno={number}\n\n"
+
+
+def format_counters(counters: Mapping[str, int]) -> str:
+    """The whole answer to `raven_counters=1`."""
+    return "".join(f"{reason}={count}\n" for reason, count in sorted(counters.items())) + format_errno(0)
+
+
+@dataclass(slots=True)
+class _PeerLines:
+    """One peer of an answer while its lines come."""
+
+    public_key: PublicKey
+    preshared_key: PresharedKey = field(default_factory=lambda: PresharedKey(bytes(32)))
+    endpoint: Endpoint | None = None
+    seconds: int = 0
+    nanoseconds: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    keepalive: int = 0
+    allowed_ips: list[IPNetwork] = field(default_factory=list)
+
+    def finish(self) -> PeerState:
+        return PeerState(
+            public_key=self.public_key,
+            preshared_key=self.preshared_key,
+            endpoint=self.endpoint,
+            last_handshake=self.seconds + self.nanoseconds / 1e9,
+            rx_bytes=self.rx_bytes,
+            tx_bytes=self.tx_bytes,
+            keepalive=self.keepalive,
+            allowed_ips=self.allowed_ips,
+        )
+
+
+def parse_get_untrusted(text: str) -> DeviceState:
+    """The state in an answer to `get=1`; UapiError with the device's errno, or EPROTO if unreadable.
+
+    Keys we do not know are skipped: other devices (and newer ones) report more.
+    """
+    private_key = NO_PRIVATE_KEY
+    listen_port = 0
+    fwmark = 0
+    peers: list[_PeerLines] = []
+    for key, value in _answer_lines(text):
+        if key == "public_key":
+            peers.append(_PeerLines(_key(PublicKey, key, value)))
+        elif peers:
+            _parse_peer_state_line(peers[-1], key, value)
+        elif key == "private_key":
+            private_key = _key(PrivateKey, key, value)
+        elif key == "listen_port":
+            listen_port = _number(key, value, 65535)
+        elif key == "fwmark":
+            fwmark = _number(key, value, 0xFFFFFFFF)
+    return DeviceState(
+        private_key=private_key,
+        listen_port=listen_port,
+        fwmark=fwmark,
+        peers=[peer.finish() for peer in peers],
+    )
+
+
+def _parse_peer_state_line(peer: _PeerLines, key: str, value: str) -> None:
+    if key == "allowed_ip":
+        peer.allowed_ips.append(_network(key, value))
+    elif key == "preshared_key":
+        peer.preshared_key = _key(PresharedKey, key, value)
+    elif key == "endpoint":
+        peer.endpoint = _endpoint(key, value)
+    elif key == "last_handshake_time_sec":
+        peer.seconds = _number(key, value, 1 << 62)
+    elif key == "last_handshake_time_nsec":
+        peer.nanoseconds = _number(key, value, 10**9)
+    elif key == "rx_bytes":
+        peer.rx_bytes = _number(key, value, 1 << 64)
+    elif key == "tx_bytes":
+        peer.tx_bytes = _number(key, value, 1 << 64)
+    elif key == "persistent_keepalive_interval":
+        peer.keepalive = _number(key, value, 65535)
+
+
+def parse_errno_untrusted(text: str) -> None:
+    """Returns if an answer to `set=1` says success; UapiError with the device's errno otherwise."""
+    for _ in _answer_lines(text):
+        pass
+
+
+def parse_counters_untrusted(text: str) -> dict[str, int]:
+    """Drops by reason from an answer to `raven_counters=1`; UapiError as in `parse_get_untrusted`."""
+    return {key: _number(key, value, 1 << 64) for key, value in _answer_lines(text)}
+
+
+def _answer_lines(text: str) -> Iterable[tuple[str, str]]:
+    """The pairs before `errno`; UapiError if that is not 0, or missing (the device died answering)."""
+    for line in text.splitlines():
+        if not line:
+            break
+        key, value = _split(line)
+        if key == "errno":
+            number = _signed(key, value)
+            if number != 0:
+                raise UapiError(abs(number), f"the device answered errno={number}")
+            return
+        yield key, value
+    raise UapiError(errno.EPROTO, "the device's answer ends without errno")
+
+
+# Values -------------------------------------------------------------------------------------------
+
+
+def _split(line: str) -> tuple[str, str]:
+    key, equals, value = line.partition("=")
+    if not equals:
+        raise UapiError(errno.EPROTO, f"{line[:40]!r}: expected key=value")
+    return key, value
+
+
+def _key(kind: type[_K], key: str, value: str) -> _K:
+    # bytes.fromhex() also takes blanks; the length keeps them out. A secret value stays out of the message.
+    if len(value) != 64:
+        raise UapiError(errno.EINVAL, f"{key}: expected 64 hexadecimal digits")
+    try:
+        return kind.from_hex(value)
+    except ValueError as error:
+        raise UapiError(errno.EINVAL, f"{key}: expected 64 hexadecimal digits") from error
+
+
+def _number(key: str, value: str, highest: int) -> int:
+    # isdecimal() and isascii() because int() also takes signs, blanks, underscores and other scripts' digits.
+    # wg writes fwmark in decimal; hexadecimal is what people type into the socket by hand.
+    try:
+        if value.startswith("0x"):
+            number = int(value[2:], 16) if value[2:].isalnum() else -1
+        else:
+            number = int(value) if value.isascii() and value.isdecimal() and len(value) <= 20 else -1
+    except ValueError:
+        number = -1
+    if not 0 <= number <= highest:
+        raise UapiError(errno.EINVAL, f"{key}={value[:40]!r}: expected 0 to {highest}")
+    return number
+
+
+def _signed(key: str, value: str) -> int:
+    return -_number(key, value[1:], 1 << 31) if value.startswith("-") else _number(key, value, 1 << 31)
+
+
+def _true(key: str, value: str) -> bool:
+    if value != "true":
+        raise UapiError(errno.EINVAL, f"{key}={value[:40]!r}: expected true")
+    return True
+
+
+def _network(key: str, value: str) -> IPNetwork:
+    """`10.0.0.0/8`, with host bits cleared as the kernel does; a bare address is a network of one."""
+    try:
+        return ipaddress.ip_network(value, strict=False)
+    except ValueError as error:
+        raise UapiError(errno.EINVAL, f"{key}={value[:60]!r}: expected ADDRESS/PREFIX") from error
+
+
+def _endpoint(key: str, value: str) -> Endpoint:
+    """`1.2.3.4:5` or `[v6%scope]:5`. Numeric only: a device never resolves names."""
+    host, _, port = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host, percent, zone = host[1:-1].partition("%") if bracketed else (host, "", "")
+    try:
+        address = ipaddress.IPv6Address(host) if bracketed else ipaddress.IPv4Address(host)
+    except ValueError as error:
+        raise UapiError(errno.EINVAL, f"{key}={value[:80]!r}: expected IPV4:PORT or [IPV6]:PORT") from error
+    scope = _number(key, zone, 0xFFFFFFFF) if percent else 0
+    return Endpoint(str(address), _number(key, port, 65535), scope)
