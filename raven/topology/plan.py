@@ -1,0 +1,174 @@
+"""What one device of the packet lane has to hold: its peers, their allowed IPs, the host's routes.
+
+Hub and spokes. A hub peers with every spoke; a spoke peers with the hubs only, and sends through the first of
+them what is for other spokes. `plan` is a pure function of the members, so gateway and agents agree without
+talking about it; `diff` says what to change and nothing else, so that a peer that stays is not touched:
+touching it would set back the endpoint it has roamed to.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from raven.keys import PublicKey
+from raven.topology.model import PROBE_NETWORK, IPNetwork, Member, probe_address
+
+# NATs forget an idle UDP flow after 30 s (RFC 4787, REQ-5 asks for 2 minutes; many do less), hence the 25 s that
+# WireGuard recommends. Spokes only: nobody dials them, so their mapping has to stay open.
+PERSISTENT_KEEPALIVE = 25  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerPlan:
+    """A peer of the device."""
+
+    public_key: PublicKey
+    endpoint: str = ""  # HOST:PORT; "" leaves it to the peer to be heard from
+    keepalive: int = 0  # seconds; 0: none
+    allowed_ips: frozenset[IPNetwork] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """A destination that the host reaches through the device."""
+
+    destination: IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All of it, for one device. The empty plan is a device with no peers on a host with no routes."""
+
+    peers: frozenset[PeerPlan] = frozenset()
+    routes: frozenset[RoutePlan] = frozenset()
+    address: IPv6Address | None = None  # the device's own; answers probes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerChange:
+    """A peer to add or to alter; None leaves a field as it is."""
+
+    public_key: PublicKey
+    endpoint: str | None = None  # "": no longer prescribed; the device keeps the one it has
+    keepalive: int | None = None  # seconds
+    allowed_ips: frozenset[IPNetwork] | None = None  # the whole set, in place of the one before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What turns one plan into another; `not changes` when they are equal.
+
+    To be applied in the order of the fields. A route goes before the peer that carried it and comes after the
+    one that will, so that no packet meets a route without a peer.
+    """
+
+    routes_removed: frozenset[RoutePlan] = frozenset()
+    peers_removed: frozenset[PublicKey] = frozenset()
+    peers_changed: tuple[PeerChange, ...] = ()  # in the order of keys
+    address: IPv6Address | None = None  # of the new plan
+    address_changed: bool = False
+    routes_added: frozenset[RoutePlan] = frozenset()
+
+    def __bool__(self) -> bool:
+        return self != Changes(address=self.address)
+
+
+def plan(members: Sequence[Member], me: PublicKey) -> Plan:
+    """The plan of the device with key `me`; the empty plan when it is no member.
+
+    `members` have no conflicts (`find_conflicts`) and come in an order that all devices agree on: the first
+    hub carries what is between spokes.
+    """
+    own = next((member for member in members if member.public_key == me), None)
+    if own is None:
+        return Plan()
+    others = [member for member in members if member.public_key != me]
+    peers = _hub_peers(others) if own.hub else _spoke_peers(others)
+    carried = {network for peer in peers for network in peer.allowed_ips}
+    routes = {RoutePlan(network) for network in carried if not _is_probe(network)}
+    if peers:
+        routes.add(RoutePlan(PROBE_NETWORK))
+    return Plan(frozenset(peers), frozenset(routes), probe_address(me))
+
+
+def _hub_peers(others: Iterable[Member]) -> list[PeerPlan]:
+    return [
+        PeerPlan(
+            public_key=member.public_key,
+            endpoint=member.endpoint if member.hub else "",
+            allowed_ips=_own_networks(member),
+        )
+        for member in others
+    ]
+
+
+def _spoke_peers(others: Sequence[Member]) -> list[PeerPlan]:
+    hubs = [member for member in others if member.hub]
+    peers = []
+    for hub in hubs:
+        allowed = _own_networks(hub)
+        if hub is hubs[0]:
+            # WireGuard prefers the longer prefix, so the probe addresses of further hubs stay with them.
+            allowed |= {network for member in others if not member.hub for network in member.pod_networks}
+            allowed |= {PROBE_NETWORK}
+        peers.append(
+            PeerPlan(
+                public_key=hub.public_key,
+                endpoint=hub.endpoint,
+                keepalive=PERSISTENT_KEEPALIVE,
+                allowed_ips=allowed,
+            )
+        )
+    return peers
+
+
+def _own_networks(member: Member) -> frozenset[IPNetwork]:
+    return frozenset((*member.pod_networks, IPv6Network(probe_address(member.public_key))))
+
+
+def _is_probe(network: IPNetwork) -> bool:
+    return isinstance(network, IPv6Network) and network.subnet_of(PROBE_NETWORK)
+
+
+def diff(old: Plan, new: Plan) -> Changes:
+    """What makes a device that holds `old` hold `new`; nothing about a peer that stays as it is."""
+    before = {peer.public_key: peer for peer in old.peers}
+    after = {peer.public_key: peer for peer in new.peers}
+    return Changes(
+        routes_removed=old.routes - new.routes,
+        peers_removed=frozenset(before.keys() - after.keys()),
+        peers_changed=tuple(
+            _peer_diff(before.get(key), after[key]) for key in sorted(after) if before.get(key) != after[key]
+        ),
+        address=new.address,
+        address_changed=old.address != new.address,
+        routes_added=new.routes - old.routes,
+    )
+
+
+def _peer_diff(old: PeerPlan | None, new: PeerPlan) -> PeerChange:
+    was = old or PeerPlan(public_key=new.public_key)
+    return PeerChange(
+        public_key=new.public_key,
+        endpoint=new.endpoint if new.endpoint != was.endpoint else None,
+        keepalive=new.keepalive if new.keepalive != was.keepalive else None,
+        allowed_ips=new.allowed_ips if new.allowed_ips != was.allowed_ips else None,
+    )
+
+
+def apply(old: Plan, changes: Changes) -> Plan:
+    """The plan that a device holds after `changes`: what `diff` promises, as a function."""
+    peers = {peer.public_key: peer for peer in old.peers if peer.public_key not in changes.peers_removed}
+    for change in changes.peers_changed:
+        was = peers.get(change.public_key) or PeerPlan(public_key=change.public_key)
+        peers[change.public_key] = PeerPlan(
+            public_key=change.public_key,
+            endpoint=was.endpoint if change.endpoint is None else change.endpoint,
+            keepalive=was.keepalive if change.keepalive is None else change.keepalive,
+            allowed_ips=was.allowed_ips if change.allowed_ips is None else change.allowed_ips,
+        )
+    return Plan(
+        peers=frozenset(peers.values()),
+        routes=(old.routes - changes.routes_removed) | changes.routes_added,
+        address=changes.address if changes.address_changed else old.address,
+    )
