@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from raven.config import LISTEN, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
+from raven.names import CLUSTER_PATTERN, NAME_PATTERN
 
 
 class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
@@ -37,7 +38,7 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             "Name of this gateway in its certificate and in status. Without it, this host's name.",
             metavar="NAME",
             expected="lower-case letters, digits, dots and dashes",
-            pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?\Z",
+            pattern=rf"^\Z|{NAME_PATTERN}",
         ),
     ] = ""
     cluster: Annotated[
@@ -46,7 +47,7 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             "Name of the cluster in every identity; read once, when the state directory is made.",
             metavar="NAME",
             expected="lower-case letters, digits and dashes",
-            pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z",
+            pattern=CLUSTER_PATTERN,
         ),
     ] = "raven"
     wg_listen: Annotated[

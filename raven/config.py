@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_o
 import click
 import msgspec
 
-from raven.errors import ConfigError
+from raven.errors import ConfigError, PeerError
+from raven.topology.model import parse_pod_networks_untrusted
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -63,15 +64,12 @@ def parse_dial(text: str) -> Address:
 
 
 def parse_cidr(text: str) -> str:
-    """A network in its canonical spelling; ValueError when bits are set behind the prefix."""
+    """A pod network in its canonical spelling; ValueError for one that no node may carry."""
     try:
-        return str(ipaddress.ip_network(text))
-    except ValueError as error:
-        try:
-            meant = ipaddress.ip_interface(text).network
-        except ValueError:
-            raise error from None
-        raise ValueError(f"bits are set behind the prefix; the network is {meant}") from None
+        (network,) = parse_pod_networks_untrusted([text])
+    except PeerError as error:
+        raise ValueError(str(error)) from error
+    return str(network)
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

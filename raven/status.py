@@ -6,38 +6,302 @@ of the evidence for it. Whoever may open the socket may read it all, so no secre
 
 from __future__ import annotations
 
+import grp
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
+import trio
 
-# The words of a lane, worst last. docs/operations.md explains each.
-LaneState = Literal["up", "starting", "stale", "down", "off"]
+from raven.errors import RavenError, StateError
 
-EVIDENCE_MAX_AGE = 35.0  # seconds; an idle tunnel is probed every 20 s, and one lost probe must not alarm
+# docs/operations.md explains each to the operator.
+LaneState = Literal[
+    "up",  # a probe was answered within EVIDENCE_MAX_AGE
+    "starting",  # everything is set up, no probe has been answered yet
+    "stale",  # nothing says that it is down, but the last answer is too old to say "up"
+    "down",  # it was tried and failed; `detail` says how
+    "off",  # nobody tries; `detail` says why
+]
+
+EVIDENCE_MAX_AGE = 35.0  # seconds; an idle tunnel is probed every 20 s, and one slow answer must not alarm
 
 
-class Lane(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """One lane to one node (or gateway): a state, and how old the proof of it is."""
+class Lane(msgspec.Struct, frozen=True, kw_only=True):
+    """One lane to one node or gateway: a state, and how old the proof of it is."""
 
     state: LaneState
-    evidence_age_s: float | None = None  # seconds since the last answered probe; None: never one
+    evidence_age_s: float | None = None  # seconds since the last answered probe; None: there never was one
     rtt_ms: float | None = None  # of that probe
-    detail: str = ""  # a sentence: why it is not up
+    detail: str = ""  # a sentence: why it is not up, or what to know although it is
     bytes_in: int = 0
     bytes_out: int = 0
     handshake_age_s: float | None = None  # packet lane: since the last WireGuard handshake
 
 
 def judged(lane: Lane) -> Lane:
-    """The lane, made "stale" when its evidence is too old to say "up"."""
+    """The lane, its state no better than its evidence: "up" needs a probe answered within EVIDENCE_MAX_AGE."""
     if lane.state != "up":
         return lane
     if lane.evidence_age_s is None:
         return msgspec.structs.replace(lane, state="starting", detail=lane.detail or "no probe answered yet")
     if lane.evidence_age_s < EVIDENCE_MAX_AGE:
         return lane
-    return msgspec.structs.replace(
-        lane,
-        state="stale",
-        detail=lane.detail or f"the last answered probe is {lane.evidence_age_s:.0f} s old",
+    detail = lane.detail or f"the last answered probe is {lane.evidence_age_s:.0f} s old"
+    return msgspec.structs.replace(lane, state="stale", detail=detail)
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as the gateway sees it; `ravenctl nodes -o json` prints these."""
+
+    name: str
+    connected: bool  # the stream lane is up, on fresh evidence
+    last_seen_s: float | None  # seconds since it was last heard; None: never
+    rtt_ms: float | None  # of the stream lane
+    stream_lane: LaneState
+    packet_lane: LaneState
+    pod_cidrs: list[str]
+    address: str  # where its tunnel comes from; "" without one
+    software: str
+    streams: int  # open now
+    stream: Lane
+    packets: Lane
+
+
+def node_status(
+    name: str,
+    *,
+    stream: Lane,
+    packets: Lane,
+    last_seen_s: float | None,
+    pod_cidrs: list[str],
+    address: str = "",
+    software: str = "",
+    streams: int = 0,
+) -> NodeStatus:
+    """The node's status after both lanes were judged by their evidence."""
+    stream, packets = judged(stream), judged(packets)
+    return NodeStatus(
+        name=name,
+        connected=stream.state == "up",
+        last_seen_s=last_seen_s,
+        rtt_ms=stream.rtt_ms if stream.state == "up" else None,
+        stream_lane=stream.state,
+        packet_lane=packets.state,
+        pod_cidrs=pod_cidrs,
+        address=address,
+        software=software,
+        streams=streams,
+        stream=stream,
+        packets=packets,
     )
+
+
+class GatewaySnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role", tag="gateway"):
+    name: str
+    cluster: str
+    software: str
+    pid: int
+    uptime_s: float
+    draining: bool
+    advertise: str
+    listeners: dict[str, str]  # what listens: its address
+    packets: Lane  # the gateway's own device
+    nodes: list[NodeStatus]
+    refused: dict[str, int]  # connections turned away since the start, by reason
+    problems: list[str]  # sentences an operator should read
+
+
+class UplinkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent's tunnel to one gateway."""
+
+    gateway: str  # the address dialled
+    name: str  # the gateway's own name; "" before its first hello
+    lane: Lane
+    streams: int
+    attempts: int  # failed in a row
+
+
+class AgentSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role", tag="agent"):
+    node: str
+    cluster: str
+    software: str
+    pid: int
+    uptime_s: float
+    draining: bool
+    uplinks: list[UplinkStatus]
+    packets: Lane
+    pod_cidrs: list[str]
+    allow: list[str]
+    refused: dict[str, int]  # streams turned away since the start, by reason
+    problems: list[str]
+
+
+class PingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One round trip through each lane; a lane without a time has a problem."""
+
+    node: str
+    stream_rtt_ms: float | None
+    stream_problem: str
+    packet_rtt_ms: float | None
+    packet_problem: str
+
+
+class SnapshotRequest(msgspec.Struct, frozen=True, tag_field="op", tag="snapshot"):
+    """All there is to know now."""
+
+
+class PingRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="ping"):
+    """A round trip to `node` through each lane."""
+
+    node: str
+
+
+Request = SnapshotRequest | PingRequest
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the request asked for, or why not."""
+
+    error: str = ""
+    snapshot: GatewaySnapshot | AgentSnapshot | None = None
+    ping: PingResult | None = None
+
+
+REQUEST_MAX = 4096  # bytes; a ping with the longest name has 300
+ANSWER_MAX = 64 << 20  # bytes; some ten thousand nodes
+ASKERS_MAX = 32  # at once; each may hold one request and one answer in memory
+IDLE_MAX = 60.0  # seconds an asker may keep the connection without asking
+PATH_MAX = 107  # bytes; sockaddr_un has 108 with the closing zero
+
+_request_decoder = msgspec.json.Decoder(Request)
+_answer_decoder = msgspec.json.Decoder(Answer)
+_encode = msgspec.json.Encoder().encode
+
+Answerer = Callable[[Request], Awaitable[Answer]]
+
+
+def open_socket(path: Path, *, group: str = "") -> trio.SocketListener:
+    """Listens at `path`, mode 0660, owned by `group` if given.
+
+    A socket that nobody answers any more is replaced; StateError when someone does, when something else is in
+    the way, or when the system refuses.
+    """
+    if len(os.fsencode(path)) > PATH_MAX:
+        raise StateError(f"{path}: a socket's path has at most {PATH_MAX} bytes")
+    _clear_leftover(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        before = os.umask(0o117)  # a chmod after bind would leave a moment in which everyone may connect
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(before)
+        if group:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        listening.listen(ASKERS_MAX)
+        return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    except KeyError:
+        listening.close()
+        path.unlink(missing_ok=True)
+        raise StateError(f"{path}: there is no group {group!r} on this machine") from None
+    except OSError as error:
+        listening.close()
+        raise StateError(f"{path}: cannot listen there: {error.strerror}") from error
+
+
+def _clear_leftover(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise StateError(f"{path}: something that is no socket is in the way")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StateError(f"{path}: {error.strerror}") from error
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.setblocking(False)
+            probe.connect(str(path))
+        except ConnectionRefusedError:  # left behind by a process that was killed
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"{path}: {error.strerror}") from error
+        else:
+            raise StateError(f"{path}: another process answers there; is the daemon running already?")
+
+
+async def serve_socket(listener: trio.SocketListener, path: Path, answer: Answerer) -> None:
+    """Answers until cancelled, then removes the socket's file."""
+    slots = trio.CapacityLimiter(ASKERS_MAX)
+
+    async def serve_one(stream: trio.SocketStream) -> None:
+        async with slots, stream:
+            try:
+                await _serve_asker(stream, answer)
+            except trio.BrokenResourceError:
+                return  # the asker left
+
+    try:
+        await trio.serve_listeners(serve_one, [listener])
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _serve_asker(stream: trio.SocketStream, answer: Answerer) -> None:
+    while True:
+        with trio.move_on_after(IDLE_MAX):
+            line = await _read_line(stream, REQUEST_MAX)
+            if line is None:
+                return
+            try:
+                reply = await answer(_request_decoder.decode(line))
+            except msgspec.DecodeError as error:
+                reply = Answer(error=f"not a request: {error}")
+            except RavenError as error:
+                reply = Answer(error=str(error))
+            await stream.send_all(_encode(reply) + b"\n")
+            continue
+        return
+
+
+async def _read_line(stream: trio.SocketStream, limit: int) -> bytes | None:
+    """One line without its end; None when the other end closed or sent more than `limit` bytes.
+
+    Askers wait for the answer before they ask again, so nothing follows the line's end.
+    """
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        more = await stream.receive_some(65536)
+        if not more or len(data) + len(more) > limit:
+            return None
+        data += more
+    return bytes(data[:-1])
+
+
+async def ask(path: Path, request: Request, *, timeout: float = 15.0) -> Answer:
+    """The daemon's answer; StateError names the socket and says why there is none."""
+    try:
+        with trio.fail_after(timeout):
+            async with await trio.open_unix_socket(path) as stream:
+                await stream.send_all(_encode(request) + b"\n")
+                line = await _read_line(stream, ANSWER_MAX)
+        if line is None:
+            raise StateError(f"{path}: the daemon closed the connection without an answer")
+        return _answer_decoder.decode(line)
+    except FileNotFoundError as error:
+        raise StateError(f"{path}: there is no such socket") from error
+    except ConnectionRefusedError as error:
+        raise StateError(f"{path}: nobody listens there any more") from error
+    except OSError as error:
+        raise StateError(f"{path}: {error.strerror or error}") from error
+    except trio.TooSlowError as error:
+        raise StateError(f"{path}: no answer within {timeout:.0f} s") from error
+    except trio.BrokenResourceError as error:
+        raise StateError(f"{path}: the daemon closed the connection") from error
+    except msgspec.DecodeError as error:
+        raise StateError(f"{path}: not the answer of a Raven daemon: {error}") from error

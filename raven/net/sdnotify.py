@@ -1,7 +1,7 @@
 """What a service tells systemd: ready, stopping, a line of status, and that it is still alive.
 
 The protocol of sd_notify(3): newline-separated assignments in one datagram to the Unix socket that
-NOTIFY_SOCKET names. Without that variable everything here does nothing, and a lost datagram is nobody's failure.
+NOTIFY_SOCKET names. Without that variable everything here does nothing; a lost datagram fails nobody.
 """
 
 from __future__ import annotations
