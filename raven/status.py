@@ -6,6 +6,7 @@ of the evidence for it. Whoever may open the socket may read it all, so no secre
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import socket
@@ -44,7 +45,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judged(lane: Lane) -> Lane:
-    """The lane, its state no better than its evidence: "up" needs a probe answered within EVIDENCE_MAX_AGE."""
+    """The lane, no better than its evidence: "up" needs a probe answered within EVIDENCE_MAX_AGE."""
     if lane.state != "up":
         return lane
     if lane.evidence_age_s is None:
@@ -249,7 +250,8 @@ async def serve_socket(listener: trio.SocketListener, path: Path, answer: Answer
     try:
         await trio.serve_listeners(serve_one, [listener])
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 async def _serve_asker(stream: trio.SocketStream, answer: Answerer) -> None:

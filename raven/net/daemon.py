@@ -1,0 +1,80 @@
+"""The life of a daemon between its first line and its exit code: signals, systemd, and one readable error.
+
+SIGTERM or SIGINT asks for a drain, a second one ends at once, cleaning up but waiting for nobody. What a
+daemon does meanwhile is its own matter; it gets a `Stop` to look at.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from raven.errors import ConfigError, RavenError
+from raven.net.sdnotify import Notifier
+
+EXIT_OK = 0
+EXIT_FAILED = 1  # something failed that a restart may mend
+EXIT_USAGE = 2  # a flag, a key or an address has to be changed first; systemd does not restart on it
+
+
+class Stop:
+    """Whether the daemon was asked to end."""
+
+    def __init__(self) -> None:
+        self._asked = trio.Event()
+
+    @property
+    def asked(self) -> bool:
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        self._asked.set()
+
+    async def wait(self) -> None:
+        await self._asked.wait()
+
+
+async def supervise(serve: Callable[[Stop], Awaitable[None]], notifier: Notifier) -> None:
+    """Runs `serve` to its end under the signals and the watchdog.
+
+    `serve` returns after `Stop` was asked and its drain is done; the second signal cancels it.
+    """
+    stop = Stop()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def obey() -> None:
+                async for _ in signals:
+                    if not stop.asked:
+                        notifier.stopping()
+                        stop.ask()
+                    else:
+                        nursery.cancel_scope.cancel()
+
+            nursery.start_soon(obey)
+            nursery.start_soon(notifier.watchdog)
+            await serve(stop)
+            nursery.cancel_scope.cancel()
+
+
+def exit_code(error: BaseException) -> tuple[int, str]:
+    """The exit code and the lines for the operator, for whatever ended a daemon.
+
+    Errors that Raven raises on purpose are shown as they are; anything else is a bug and raised again.
+    """
+    found = list(_leaves(error))
+    if any(not isinstance(leaf, RavenError | KeyboardInterrupt) for leaf in found):
+        raise error
+    lines = dict.fromkeys(str(leaf) for leaf in found if not isinstance(leaf, KeyboardInterrupt))
+    if not lines:
+        return EXIT_FAILED, "interrupted"
+    code = EXIT_USAGE if all(isinstance(leaf, ConfigError) for leaf in found) else EXIT_FAILED
+    return code, "\n".join(lines)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
