@@ -9,11 +9,11 @@ from typing import Annotated
 import msgspec
 
 from raven.errors import PeerError
+from raven.names import NAME_PATTERN
 
 VERSION = 1
 MESSAGE_MAX = 1 << 20  # bytes; a NetworkMap of some thousand nodes fits
 
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z"  # a Kubernetes node name (RFC 1123 subdomain)
 NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=253)]
 Host = Annotated[str, msgspec.Meta(max_length=253)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -52,9 +52,8 @@ class JoinAccepted(Message, frozen=True, kw_only=True, tag="join-accepted"):
 
 
 class JoinRefused(Message, frozen=True, kw_only=True, tag="join-refused"):
-    reason: (
-        str  # constant word: token-unknown, token-expired, token-used, token-node, node-taken, bad-request
-    )
+    # Constant word: token-unknown, token-expired, token-used, token-node, node-taken, bad-csr, bad-request, ...
+    reason: str
     message: str
 
 

@@ -1,0 +1,188 @@
+"""TLS of the stream lane: the three contexts, and who the other end is.
+
+TLS 1.3 only, chains end at the cluster's own CA, and the identity is the URI in the certificate; host names
+are not checked because gateways move between addresses. No cryptography import here: the running agent
+reads what OpenSSL verified through `getpeercert()`. The context decides whether the chain holds;
+`check_node` and `check_gateway` decide whether the peer is the right kind of peer, and every connection
+must pass one of them.
+"""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from raven.errors import PeerError, StateError
+from raven.pki.identity import Identity, Role, identity_among_untrusted
+
+STREAM_ALPN = "raven/1"
+JOIN_ALPN = "raven-join/1"
+
+
+class Credentials(Protocol):
+    """The files an end authenticates with; GatewayState and AgentState of `raven.registry.state_dir` are
+    such.
+    """
+
+    @property
+    def certificate(self) -> Path: ...
+    @property
+    def key(self) -> Path: ...
+    @property
+    def ca(self) -> Path: ...
+
+
+class TlsEnd(Protocol):
+    """What is asked of a TLS connection: ssl.SSLObject, ssl.SSLSocket and trio.SSLStream all answer."""
+
+    def getpeercert(self) -> Any: ...
+    def selected_alpn_protocol(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The verified other end of a connection."""
+
+    identity: Identity
+    serial: str  # of its certificate: upper-case hexadecimal, no leading zeros beyond whole bytes
+    not_after: float  # Unix seconds
+
+
+def gateway_context(credentials: Credentials) -> ssl.SSLContext:
+    """For the agents' listener: a certificate is verified if shown, since those who join have none yet.
+
+    Whoever accepts a connection asks `alpn` first, then `check_node` unless it is a join. StateError
+    when the credentials cannot be loaded.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, [STREAM_ALPN, JOIN_ALPN])
+    _load(context, credentials)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # A ticket would let a node whose certificate was withdrawn come back without showing it.
+    context.num_tickets = 0
+    return context
+
+
+def agent_context(credentials: Credentials) -> ssl.SSLContext:
+    """For the agent's dialling: shows the node's certificate, wants a chain to the pinned CA.
+
+    StateError when the credentials cannot be loaded.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, [STREAM_ALPN])
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    _load(context, credentials)
+    return context
+
+
+def join_context() -> ssl.SSLContext:
+    """For first contact: verifies nothing, because there is nothing yet to verify with.
+
+    `agent.join` compares the CA with the token's pin, and the certificate of the connection with
+    the CA, before it says anything.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, [JOIN_ALPN])
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def alpn(end: TlsEnd) -> str:
+    """The protocol both ends agreed on; PeerError "wrong-alpn" where there is none."""
+    name = end.selected_alpn_protocol()
+    if name not in (STREAM_ALPN, JOIN_ALPN):
+        raise PeerError("wrong-alpn", f"the client speaks neither {STREAM_ALPN} nor {JOIN_ALPN}")
+    return name
+
+
+def peer_identity(end: TlsEnd) -> Identity:
+    """Who the verified certificate of the other end names; PeerError "no-certificate" or "bad-identity"."""
+    return _peer_untrusted(end.getpeercert()).identity
+
+
+def check_node(end: TlsEnd, *, cluster: str) -> Peer:
+    """The node of `cluster` at the other end.
+
+    PeerError "no-certificate", "bad-identity", "wrong-cluster", or "wrong-role" for a certificate that
+    is not a node's.
+    """
+    return _check(end, cluster, Role.NODE)
+
+
+def check_gateway(end: TlsEnd, *, cluster: str) -> Peer:
+    """The gateway of `cluster` at the other end; PeerError as in `check_node`."""
+    return _check(end, cluster, Role.GATEWAY)
+
+
+def handshake_problem(error: BaseException) -> str:
+    """A sentence for a failed handshake, found along the chain of causes of `error`."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return _VERIFY_SENTENCES.get(
+                seen.verify_code, f"the certificate does not verify: {seen.verify_message}"
+            )
+        if isinstance(seen, ssl.SSLError):
+            return _ALERT_SENTENCES.get(seen.reason or "", f"TLS failed: {seen.reason or seen}")
+        seen = seen.__cause__ or seen.__context__
+    return f"the connection broke during the TLS handshake: {error or type(error).__name__}"
+
+
+# X509_V_ERR_*, openssl/x509_vfy.h.
+_VERIFY_SENTENCES = {
+    9: "the certificate is not valid yet; is this machine's clock right?",
+    10: "the certificate has expired; if it should not have, is this machine's clock right?",
+    18: "the certificate is its own issuer, not the cluster's CA",
+    19: "the certificate comes from another cluster's CA",
+    20: "the certificate comes from another cluster's CA",
+    21: "the certificate comes from another cluster's CA",
+    26: "the certificate is for the other role: a node cannot be a gateway, nor a gateway a node",
+}
+_ALERT_SENTENCES = {
+    "WRONG_VERSION_NUMBER": "the other end does not speak TLS",
+    "HTTP_REQUEST": "the other end speaks HTTP, not TLS",
+    "UNSUPPORTED_PROTOCOL": "the other end does not speak TLS 1.3",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "the other end does not speak TLS 1.3",
+    "TLSV1_ALERT_UNKNOWN_CA": "the other end does not know the CA of our certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the other end finds our certificate expired",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the other end finds our certificate unusable",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the other end asks for a certificate",
+}
+
+
+def _context(protocol: int, alpns: list[str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT  # RFC 5280 to the letter; our CA keeps to it
+    context.set_alpn_protocols(alpns)
+    return context
+
+
+def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
+    try:
+        context.load_verify_locations(cafile=credentials.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise StateError(f"{credentials.ca}: not a readable CA certificate: {error}") from error
+    try:
+        context.load_cert_chain(credentials.certificate, credentials.key)
+    except (OSError, ssl.SSLError) as error:
+        files = f"{credentials.certificate} and {credentials.key}"
+        raise StateError(f"{files}: not a certificate and its key: {error}") from error
+
+
+def _peer_untrusted(decoded: Mapping[str, Any] | None) -> Peer:
+    """The peer in what getpeercert() decoded; `None` and `{}` are its ways to say there is no certificate."""
+    if not decoded:
+        raise PeerError("no-certificate", "the peer showed no certificate; join the cluster first")
+    names = decoded.get("subjectAltName", ())
+    identity = identity_among_untrusted(value for kind, value in names if kind == "URI")
+    return Peer(identity, decoded["serialNumber"], float(ssl.cert_time_to_seconds(decoded["notAfter"])))
+
+
+def _check(end: TlsEnd, cluster: str, role: Role) -> Peer:
+    peer = _peer_untrusted(end.getpeercert())
+    if peer.identity.cluster != cluster:
+        raise PeerError("wrong-cluster", f"the peer is {peer.identity}, of another cluster than {cluster}")
+    if peer.identity.role is not role:
+        raise PeerError("wrong-role", f"the peer is {peer.identity}, expected a {role}")
+    return peer

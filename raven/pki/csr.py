@@ -1,0 +1,81 @@
+"""Keys and certificate requests: what a joining node makes, and what a gateway takes from it.
+
+A request's subject and extensions are wishes of a stranger and are never looked at. All that is taken is
+the public key, after the request's own signature proved that its sender holds the private one.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from raven.errors import PeerError
+
+CSR_MAX = 8192  # characters; a P-256 request is 500, the rest is room for extensions we ignore
+
+Key = ec.EllipticCurvePrivateKey
+PublicKey = ec.EllipticCurvePublicKey
+
+# NIST SP 800-186, section 3.2.1.3: the order of the group of P-256.
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def new_key(random: Callable[[int], bytes]) -> Key:
+    """A P-256 key from the caller's randomness (FIPS 186-5, appendix A.2.1: 64 extra bits against bias)."""
+    scalar = int.from_bytes(random(40), "big") % (_ORDER - 1) + 1
+    return ec.derive_private_key(scalar, ec.SECP256R1())
+
+
+def key_pem(key: Key) -> bytes:
+    """PKCS #8, not encrypted: the file's mode protects it. A secret."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def load_key(pem: bytes) -> Key:
+    """The key in a PEM file of ours; ValueError for anything else."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"not an unencrypted private key: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("not an ECDSA P-256 key")
+    return key
+
+
+def key_hash(key: PublicKey) -> bytes:
+    """SHA-256 of the SubjectPublicKeyInfo; of a CA's key, this is the pin."""
+    info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(info).digest()
+
+
+def make_csr(key: Key, name: str) -> str:
+    """A request in PEM that proves possession of `key`; `name` is for people reading it."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def read_csr_untrusted(pem: str) -> PublicKey:
+    """The public key whose holder made the request; PeerError "bad-csr" otherwise.
+
+    Only ECDSA on P-256: one kind of key is one kind of surprise, and every agent of ours makes that kind.
+    """
+    if len(pem) > CSR_MAX:
+        raise PeerError("bad-csr", f"the certificate request has {len(pem)} characters, more than {CSR_MAX}")
+    try:
+        request = x509.load_pem_x509_csr(pem.encode("utf-8", "replace"))
+        key = request.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise PeerError("bad-csr", "the certificate request's key is not ECDSA P-256")
+        signed = request.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+        raise PeerError("bad-csr", f"the certificate request cannot be read: {error}") from error
+    if not signed:
+        raise PeerError("bad-csr", "the certificate request is not signed by the key in it")
+    return key

@@ -1,0 +1,118 @@
+"""Files that must survive a power cut: written whole or not at all, read with the file's name in every error.
+
+Used by everything that keeps state on disk. It never deletes or overwrites what it could not understand.
+"""
+
+import contextlib
+import filecmp
+import os
+import shutil
+import stat
+import time
+from pathlib import Path
+
+from raven.errors import StateError
+
+SECRET_MODE = 0o600  # keys, and everything else here: nothing in a state directory is for other users
+DIRECTORY_MODE = 0o700
+FILE_MAX = 1 << 20  # bytes; the largest file kept here is a certificate chain of some KiB
+
+
+def make_directory(path: Path) -> None:
+    """`path` exists afterwards and belongs to one user alone.
+
+    An existing directory is only tightened while it is empty: it may be /tmp by mistake. One that others may
+    write to is refused, because they could replace what is in it. StateError otherwise.
+    """
+    try:
+        path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077 and not any(path.iterdir()):
+            path.chmod(DIRECTORY_MODE)
+        elif mode & 0o022:
+            raise StateError(
+                f"{path}: others may write to this directory (mode {mode:o}); use one of its own, mode 700"
+            )
+    except OSError as error:
+        raise failed(path, "make this directory", error) from error
+
+
+def read(path: Path, *, secret: bool = False) -> bytes:
+    """The content of `path`; StateError when it is missing, unreadable, too large, or a secret others may
+    read.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read(FILE_MAX + 1)
+    except OSError as error:
+        raise failed(path, "read", error) from error
+    if len(data) > FILE_MAX:
+        raise StateError(f"{path}: larger than {FILE_MAX} bytes; this is not a file of Raven")
+    if secret and status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise StateError(f"{path}: a private key that others may read (mode {mode:o}); chmod 600 {path}")
+    return data
+
+
+def write(path: Path, data: bytes) -> None:
+    """Puts `data` at `path` so that every reader, and every restart, finds all of the old or all of the
+    new.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            descriptor = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, SECRET_MODE
+            )
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_directory(path.parent)
+    except OSError as error:
+        raise failed(path, "write", error) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Makes renames and removals inside `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def failed(path: Path, verb: str, error: OSError) -> StateError:
+    """The error to raise when the system refused to `verb` the file."""
+    return StateError(f"{path}: cannot {verb}: {error.strerror or error}")
+
+
+def corrupt(path: Path, problem: str, remedy: str, *, now: float) -> StateError:
+    """The error to raise for a file that cannot be what it should; a copy of it is kept first.
+
+    The original stays where it is, so that the next start refuses as well; copies do not multiply
+    when a supervisor keeps trying.
+    """
+    kept = _keep_copy(path, now)
+    return StateError(f"{path}: {problem}. {kept}. {remedy}")
+
+
+def _keep_copy(path: Path, now: float) -> str:
+    try:
+        for earlier in path.parent.glob(f"{path.name}.corrupt-*"):
+            if filecmp.cmp(path, earlier, shallow=False):
+                return f"A copy is kept as {earlier.name}"
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        copy = path.with_name(f"{path.name}.corrupt-{stamp}")
+        descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SECRET_MODE)
+        with open(descriptor, "wb") as target, path.open("rb") as source:
+            shutil.copyfileobj(source, target)
+        return f"A copy is kept as {copy.name}"
+    except OSError as error:
+        return f"A copy could not be kept: {error.strerror or error}"

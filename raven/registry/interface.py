@@ -1,0 +1,144 @@
+"""What a registry remembers, and the protocol every registry speaks.
+
+Nodes, join tokens, issued certificates, audit. `sqlite` is the embedded one. All calls are synchronous:
+reads take well under a millisecond; those that promise durability wait for the disk and belong into
+`trio.to_thread.run_sync`. Times are Unix seconds from the caller's wall clock. Every call raises StateError
+when the store fails; what was remembered before stays readable.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from raven.keys import PublicKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    """A node that joined."""
+
+    name: str
+    created: float  # wall seconds of its first join
+    last_seen: float | None  # wall seconds; None: joined, and never connected since
+    public_key: PublicKey | None  # its WireGuard key as last offered; None: never brought packets
+    pod_cidrs: tuple[str, ...]
+    software: str  # "" until its first AgentHello
+    certificate_serial: str  # the one certificate that counts; spelled as in `raven.net.tls.Peer.serial`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """A join token without its secret."""
+
+    id: str
+    secret_hash: bytes = field(repr=False)  # SHA-256 of the secret
+    node: str | None  # the only node it serves, and may replace; None: any name that is free
+    reusable: bool
+    created: float
+    expires: float
+    uses: int = 0
+    used: float | None = None  # wall seconds of the last use
+    used_by: str | None = None  # node of the last use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRecord:
+    """A certificate the CA signed for a node."""
+
+    serial: str
+    node: str
+    key_hash: bytes  # SHA-256 of the SubjectPublicKeyInfo
+    not_before: float
+    not_after: float
+    issued: float
+    pem: str
+    revoked: float | None = None  # wall seconds; replaced by a later join, or withdrawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One line of the audit: who wanted what of which node, and what came of it."""
+
+    time: float
+    event: str  # constant word: connect, http, join, token-created, ...
+    node: str  # "" where no node is concerned
+    asker: str  # who asked: an address, an identity
+    target: str  # what was asked for
+    verdict: str  # allowed, or the constant word of the refusal
+    detail: str = ""
+
+
+# Signs the certificate for the node name the registry has accepted; called inside the transaction.
+Issue = Callable[[str], CertificateRecord]
+
+
+class Registry(Protocol):
+    """What a gateway asks of its registry."""
+
+    def nodes(self) -> list[NodeRecord]:
+        """Every node, by name."""
+        ...
+
+    def node(self, name: str) -> NodeRecord | None: ...
+
+    def record_hello(
+        self, name: str, *, public_key: PublicKey | None, pod_cidrs: Sequence[str], software: str, now: float
+    ) -> None:
+        """Called when a node's AgentHello arrived; keeps the last offered key and pod networks. Counts as
+        seen.
+        """
+        ...
+
+    def record_seen(self, seen: Mapping[str, float]) -> None:
+        """Called now and then with the wall times nodes were last heard; never goes back. Not durable."""
+        ...
+
+    def remove_node(self, name: str) -> bool:
+        """Forgets a node, withdraws its certificates; False when it was not there. Durable."""
+        ...
+
+    def add_token(self, token: TokenRecord) -> None:
+        """Durable."""
+        ...
+
+    def tokens(self) -> list[TokenRecord]:
+        """Every token that is still remembered, newest first."""
+        ...
+
+    def remove_token(self, token_id: str) -> bool:
+        """Durable."""
+        ...
+
+    def enrol(
+        self, *, token_id: str, secret: bytes, node: str, key_hash: bytes, now: float, issue: Issue
+    ) -> CertificateRecord:
+        """Redeems the token and remembers the node and its certificate, all or nothing. Durable.
+
+        RefusedError "token-unknown", "token-expired", "token-used", "token-node" or "node-taken". The same
+        token, node and key once more is the repetition of a join whose answer was lost: it returns
+        the certificate already issued.
+        """
+        ...
+
+    def check_certificate(self, *, node: str, serial: str) -> None:
+        """Returns if `node` may connect with certificate `serial`.
+
+        RefusedError "node-unknown" or "certificate-replaced" otherwise.
+        """
+        ...
+
+    def certificates(self, node: str) -> list[CertificateRecord]:
+        """Newest first."""
+        ...
+
+    def append_audit(self, records: Sequence[AuditRecord]) -> None:
+        """In one go, so that a busy gateway writes batches. Not durable: the last second may die with the
+        power.
+        """
+        ...
+
+    def audit(self, limit: int = 100) -> list[AuditRecord]:
+        """The newest `limit`, newest first."""
+        ...
+
+    def close(self) -> None: ...
