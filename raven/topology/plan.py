@@ -13,7 +13,7 @@ from ipaddress import IPv6Address, IPv6Network
 from raven.keys import PublicKey
 from raven.topology.model import PROBE_NETWORK, IPNetwork, Member, probe_address
 
-# NATs forget an idle UDP flow after 30 s (RFC 4787, REQ-5 asks for 2 minutes; many do less), hence the 25 s that
+# NATs forget an idle UDP flow after 30 s or more (RFC 4787, REQ-5, asks for 2 minutes), hence 25 s, which
 # WireGuard recommends. Spokes only: nobody dials them, so their mapping has to stay open.
 PERSISTENT_KEEPALIVE = 25  # seconds
 
