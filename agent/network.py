@@ -72,5 +72,5 @@ class AgentNetwork:
         raise NotImplementedError
 
     async def ping(self) -> float:
-        """Seconds of one round trip to the hub; ProbeError with a sentence when there was none."""
+        """Seconds of one round trip to the hub; ProbeError says why there was none."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The gateway's end of the packet lane: who takes part, what each agent is told, and the gateway's own device.
+"""The gateway's end of the packet lane: who takes part, what agents are told, and the gateway's own device.
 
 Above: the app, which passes on what agents offer and sends them their maps, and the status. Below:
 `raven.topology` decides, `raven.net.packets` holds the device and the host's routes to the plan. Nothing that
@@ -94,5 +94,5 @@ class GatewayNetwork:
         raise NotImplementedError
 
     async def ping(self, node: str) -> float:
-        """Seconds of one round trip through the packet lane; ProbeError with a sentence when there was none."""
+        """Seconds of one round trip through the packet lane; ProbeError says why there was none."""
         raise NotImplementedError
