@@ -44,12 +44,13 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
     cluster: Annotated[
         str,
         option(
-            "Name of the cluster in every identity; read once, when the state directory is made.",
+            "Name of the cluster in every identity; read once, when the state directory is made. Without "
+            "it, a random one.",
             metavar="NAME",
             expected="lower-case letters, digits and dashes",
-            pattern=CLUSTER_PATTERN,
+            pattern=rf"^\Z|{CLUSTER_PATTERN}",
         ),
-    ] = "raven"
+    ] = ""
     wg_listen: Annotated[
         Address,
         option(

@@ -7,18 +7,15 @@ right.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
 from raven.control.messages import AgentHello, Message, OpenRequest, PacketReport, encode
-
-if TYPE_CHECKING:
-    from raven.net.tunnel import Tunnel
-
-    from raven.mux import Priority
+from raven.mux.codes import Priority
+from raven.net.tunnel import Tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +61,14 @@ class NodeTunnel:
     hello: AgentHello  # the newest one
     since: float  # wall clock, Unix seconds
     report: PacketReport | None = None  # the newest word of the agent about its end of the packet lane
-    _sending: trio.Lock = field(default_factory=trio.Lock, repr=False)
 
     async def open_stream(self, request: OpenRequest, priority: Priority) -> trio.abc.HalfCloseableStream:
         """As `AgentTunnel` promises."""
         return await self.tunnel.open_stream(encode(request), priority=priority)
 
     async def send(self, message: Message) -> None:
-        """Queues a control message for the agent, whole and in order; raises TunnelLost."""
-        async with self._sending:
-            await self.tunnel.send_control(encode(message))
+        """Queues a control message for the agent; raises TunnelLost."""
+        await self.tunnel.send_control(encode(message))
 
     def evidence_age(self) -> float:
         """Seconds since the agent last proved that it is there."""
@@ -90,7 +85,6 @@ class TunnelTable:
     def __init__(self, last_seen: Callable[[str], float | None]) -> None:
         self._last_seen = last_seen
         self._live: dict[str, NodeTunnel] = {}
-        self._watchers: set[trio.MemorySendChannel[None]] = set()
 
     def lookup(self, name: str) -> NodeTunnel | Offline | None:
         if (live := self._live.get(name)) is not None:
@@ -109,36 +103,8 @@ class TunnelTable:
     def add(self, live: NodeTunnel) -> None:
         assert live.node not in self._live, "the tunnel server ends the old tunnel before it adds the new one"
         self._live[live.node] = live
-        self.changed()
 
     def remove(self, live: NodeTunnel) -> None:
         """Forgets the tunnel; nothing happens when a newer one has taken its place."""
         if self._live.get(live.node) is live:
             del self._live[live.node]
-            self.changed()
-
-    def changed(self) -> None:
-        """A tunnel came or went, or an agent said something new: wakes every watcher."""
-        for watcher in list(self._watchers):
-            try:
-                watcher.send_nowait(None)
-            except trio.WouldBlock:
-                pass  # it has yet to look at an earlier change, and will see this one with it
-            except trio.BrokenResourceError:
-                self._watchers.discard(watcher)
-
-    def watch(self) -> trio.MemoryReceiveChannel[None]:
-        """A channel that wakes its reader after changes; many changes coalesce into one item.
-
-        It starts with one item, so that a reader's loop also does the first round. Close it to stop watching.
-        """
-        send, receive = trio.open_memory_channel[None](1)
-        send.send_nowait(None)
-        self._watchers.add(send)
-        return receive
-
-    async def for_each(self, act: Callable[[NodeTunnel], Awaitable[None]]) -> None:
-        """Runs `act` for all connected nodes at once, so that a slow agent delays nobody."""
-        async with trio.open_nursery() as nursery:
-            for live in self.connected():
-                nursery.start_soon(act, live)

@@ -72,17 +72,6 @@ def parse_cidr(text: str) -> str:
     return str(network)
 
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-def parse_duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `15m`, `1h`, `7d` or `2w`; ValueError otherwise."""
-    digits, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
-    if not digits.isascii() or not digits.isdigit() or not 0 < int(digits) * _UNITS[unit] < 1 << 32:
-        raise ValueError("it is not a positive number with one of the units s, m, h, d, w")
-    return float(int(digits) * _UNITS[unit])
-
-
 class Option(NamedTuple):
     """What a field's annotation says beside its type."""
 

@@ -52,7 +52,7 @@ def port_holders(port: int) -> Iterator[str]:
 
 
 def _listening_inodes(port: int) -> Iterator[str]:
-    # proc(5), /proc/net/tcp: local address HEX_IP:HEX_PORT, state 0A is LISTEN, the tenth column is the inode.
+    # proc(5), /proc/net/tcp: local address HEX_IP:HEX_PORT, state 0A is LISTEN, the tenth column the inode.
     for table in ("tcp", "tcp6"):
         try:
             lines = Path("/proc/self/net", table).read_text().splitlines()[1:]

@@ -1,0 +1,265 @@
+"""Takes the connections of agents: TLS, who is it, which of two tunnels is right, then the tunnel's life.
+
+A stranger gets little: a place among STRANGERS_MAX, ten seconds for its handshake, ten for its hello, and
+one sentence that says why it was turned away. Every refusal is counted by reason. What a node offers goes to
+the packet lane and the registry; what the packet lane answers goes back over the same tunnel.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+from raven.mux.connection import Connection
+
+from gateway.join import JoinResult
+from gateway.network import GatewayNetwork
+from gateway.tunnels import NodeTunnel, TunnelTable
+from raven import log
+from raven.control.messages import (
+    VERSION,
+    AgentHello,
+    ControlMessage,
+    GatewayHello,
+    PacketReport,
+    decode_control_untrusted,
+)
+from raven.errors import PeerError, RefusedError, StateError
+from raven.keys import PublicKey
+from raven.mux.codes import EndCode
+from raven.net.tls import JOIN_ALPN, Peer, alpn, check_node
+from raven.net.tls_stream import TLSStream, server_handshake
+from raven.net.tunnel import Tunnel, TunnelLost
+from raven.registry.interface import Registry
+
+STRANGERS_MAX = 256  # connections that have not said who they are; each holds some 100 KB of TLS buffers
+HANDSHAKE_MAX = 10.0  # seconds; the slowest satellite link needs two
+HELLO_MAX = 10.0  # seconds from the end of the handshake to a whole AgentHello
+RIVAL_MAX = 2.0  # seconds an older tunnel of the same node gets to prove that it is alive
+DISMISS_MAX = 2.0  # seconds to deliver the sentence that says why
+DISMISS_BYTES = 1 << 16
+
+Join = Callable[[TLSStream, str], Awaitable[JoinResult]]  # stream, address
+
+
+@dataclass(eq=False, kw_only=True)
+class TunnelServer:
+    """The agents' end of the gateway."""
+
+    table: TunnelTable
+    registry: Registry
+    context: ssl.SSLContext
+    cluster: str
+    hello: GatewayHello  # what every agent is told
+    network: GatewayNetwork
+    join: Join  # serves a connection of ALPN raven-join/1 and closes it
+    refused: Counter[str] = field(default_factory=Counter)  # connections turned away, by reason
+    lost: Counter[str] = field(default_factory=Counter)  # tunnels that ended unasked, by reason
+    accepted: int = 0  # tunnels
+    strangers: int = 0  # connections that have yet to say who they are
+
+    def __post_init__(self) -> None:
+        self._log = log.get("agents")
+
+    async def serve(self, listeners: list[trio.SocketListener], tunnels: trio.Nursery) -> None:
+        """Accepts until cancelled; connections live on in the nursery `tunnels`, which drains them."""
+        await trio.serve_listeners(self._serve_connection, listeners, handler_nursery=tunnels)
+
+    async def _serve_connection(self, transport: trio.SocketStream) -> None:
+        address = _address(transport)
+        try:
+            await self._serve_stranger(transport, address)
+        except (PeerError, RefusedError) as error:
+            self._turned_away(error.reason, address, str(error))
+        except TunnelLost as error:
+            self._turned_away(error.reason, address, str(error))
+        except trio.BrokenResourceError as error:
+            self._turned_away("broken", address, str(error))
+        except Exception:
+            # One agent's connection may show a bug of ours, and may not end the tunnels of the others.
+            self._log.exception("connection ended by a fault of the gateway", address=address)
+            self.refused["fault"] += 1
+
+    def _joined(self, result: JoinResult, address: str) -> None:
+        if result.verdict == "accepted":
+            self._log.info("node joined", node=result.node, address=address)
+        else:
+            self._turned_away(f"join-{result.verdict}", address, result.message)
+
+    def _turned_away(self, reason: str, address: str, why: str) -> None:
+        self.refused[reason] += 1
+        self._log.info("turned away", reason=reason, address=address, why=why)
+
+    async def _serve_stranger(self, transport: trio.SocketStream, address: str) -> None:
+        if self.strangers >= STRANGERS_MAX:
+            # Closing is the cheapest answer; an honest agent backs off and comes back.
+            await trio.aclose_forcefully(transport)
+            raise RefusedError("too-many-strangers", f"{STRANGERS_MAX} connections are shaking hands already")
+        self.strangers += 1
+        try:
+            stream = await server_handshake(transport, self.context, timeout=HANDSHAKE_MAX)
+            try:
+                if alpn(stream) == JOIN_ALPN:
+                    self._joined(await self.join(stream, address), address)
+                    return
+                node = self._identified(stream)
+            except (PeerError, RefusedError, StateError) as error:
+                await _dismiss(stream, str(error))
+                raise
+        finally:
+            self.strangers -= 1
+        await self._serve_node(stream, node, address)
+
+    def _identified(self, stream: TLSStream) -> str:
+        peer: Peer = check_node(stream, cluster=self.cluster)
+        self.registry.check_certificate(node=peer.identity.name, serial=peer.serial)
+        return peer.identity.name
+
+    async def _serve_node(self, stream: TLSStream, node: str, address: str) -> None:
+        tunnel = Tunnel(stream, initiator=False, peer=f"node {node} at {address}")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._converse, tunnel, node, address)
+            await tunnel.run(None)
+            nursery.cancel_scope.cancel()
+
+    async def _converse(self, tunnel: Tunnel, node: str, address: str) -> None:
+        """The control messages of one tunnel: the hello, then whatever changes, until the tunnel ends."""
+        live: NodeTunnel | None = None
+        try:
+            with trio.fail_after(HELLO_MAX):
+                hello = await _receive_hello(tunnel, node)
+            live = NodeTunnel(node=node, address=address, tunnel=tunnel, hello=hello, since=time.time())
+            await self._take_place(live)
+            self.accepted += 1
+            await live.send(self.hello)
+            await self._said(live, hello)
+            self._log.info("node connected", node=node, address=address, software=hello.software)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_maps, live)
+                async for data in tunnel.control:
+                    await self._said(live, decode_control_untrusted(data))
+                nursery.cancel_scope.cancel()
+        except trio.TooSlowError:
+            self._end(tunnel, "hello-timeout", f"no hello within {HELLO_MAX:.0f} s of the handshake")
+        except (PeerError, RefusedError) as error:
+            self._end(tunnel, error.reason, str(error))
+        except StateError as error:
+            self._log.error("registry", why=str(error))
+            self._end(tunnel, "registry", "the gateway's registry does not answer; its log says why")
+        finally:
+            if live is not None:
+                self._left(live)
+
+    def _end(self, tunnel: Tunnel, reason: str, message: str) -> None:
+        tunnel.abort(reason, message)
+
+    async def _take_place(self, live: NodeTunnel) -> None:
+        """Puts the tunnel into the table, or refuses it because an older one of that node is alive.
+
+        The usual second tunnel is a node that came back by another way while the gateway still holds the
+        dead first one: that one does not answer, and the newer wins. If the older does answer, two machines
+        have one identity; taking turns would break both, so the one that works stays.
+        """
+        while (rival := self.table.live(live.node)) is not None:
+            answered = False
+            with trio.move_on_after(RIVAL_MAX):
+                try:
+                    await rival.tunnel.ping()
+                    answered = True
+                except TunnelLost:
+                    pass
+            if answered:
+                raise RefusedError(
+                    "node-connected",
+                    f"node {live.node} already has a tunnel that answers, from {rival.address}; do two "
+                    "machines have one identity?",
+                )
+            rival.tunnel.abort("replaced", f"a newer tunnel from {live.address} took the place of this one")
+            self.table.remove(rival)
+        self.table.add(live)
+
+    async def _said(self, live: NodeTunnel, message: ControlMessage) -> None:
+        """Records what the node said about itself."""
+        match message:
+            case AgentHello():
+                live.hello = _checked(message, live.node)
+                offer = message.packets
+                if self.network.offer(live.node, offer):
+                    offer = None  # refused, with a sentence in the map: not for the registry either
+                await trio.to_thread.run_sync(
+                    lambda: self.registry.record_hello(
+                        live.node,
+                        public_key=PublicKey.from_base64(offer.public_key) if offer else None,
+                        pod_cidrs=offer.pod_cidrs if offer else [],
+                        software=message.software,
+                        now=time.time(),
+                    )
+                )
+            case PacketReport():
+                live.report = message
+            case _:
+                raise PeerError("bad-control", f"an agent does not send {type(message).__name__}")
+
+    async def _send_maps(self, live: NodeTunnel) -> None:
+        while True:
+            revision = self.network.revision
+            if live.hello.packets is not None:
+                await live.send(self.network.map_for(live.node))
+            await self.network.wait_changed(revision)
+
+    def _left(self, live: NodeTunnel) -> None:
+        self.table.remove(live)
+        self._log.info("node disconnected", node=live.node, address=live.address)
+        try:
+            self.registry.record_seen({live.node: time.time() - live.evidence_age()})
+        except StateError as error:
+            self._log.error("registry", why=str(error))
+
+
+async def _receive_hello(tunnel: Tunnel, node: str) -> AgentHello:
+    message = decode_control_untrusted(await tunnel.control.receive())
+    if not isinstance(message, AgentHello):
+        kind = type(message).__name__
+        raise PeerError("bad-control", f"the first message is a {kind}, expected AgentHello")
+    return _checked(message, node)
+
+
+def _checked(hello: AgentHello, node: str) -> AgentHello:
+    if hello.node != node:
+        raise PeerError("wrong-node", f"the hello names node {hello.node}, the certificate {node}")
+    if hello.version != VERSION:
+        raise PeerError(
+            "wrong-version", f"the agent speaks control version {hello.version}, this gateway {VERSION}"
+        )
+    if hello.packets is not None:
+        try:
+            PublicKey.from_base64(hello.packets.public_key)
+        except ValueError as error:
+            raise PeerError("bad-control", f"the offered public key: {error}") from error
+    return hello
+
+
+async def _dismiss(stream: TLSStream, message: str) -> None:
+    """Says why in a GOAWAY, and closes; reads on for a moment, lest a reset overtake the sentence."""
+    connection = Connection(initiator=False, now=trio.current_time())
+    connection.go_away(EndCode.PROTOCOL, message)
+    with trio.move_on_after(DISMISS_MAX):
+        try:
+            await stream.send_all(connection.data_to_send(DISMISS_BYTES))
+            while await stream.receive_some(DISMISS_BYTES):
+                pass
+        except trio.BrokenResourceError:
+            pass  # it has gone already
+    await trio.aclose_forcefully(stream)
+
+
+def _address(transport: trio.SocketStream) -> str:
+    try:
+        host, port = transport.socket.getpeername()[:2]
+    except OSError:
+        return "unknown"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
