@@ -5,6 +5,7 @@ Interleaved means ours, theirs, ours, theirs: a neighbour that wakes up on the m
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -51,7 +52,7 @@ def interleaved(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> 
 def percentile(values: Iterable[float], share: float) -> float:
     """The smallest value that at least `share` (0 to 1) of the values do not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 HEADINGS = ("what", "Raven", "instead", "", "ratio", "goal")

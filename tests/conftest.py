@@ -1,0 +1,49 @@
+"""What every test may count on: the markers mean what they say, and a run that was ended clears up.
+
+A test marked `netns` is skipped where no namespace can be made. With RAVEN_REQUIRE_NETNS=1, as `.ci/run` sets
+it, a skipped `netns` or `interop` test is a failed one: green must not mean that nobody looked.
+"""
+
+import functools
+import os
+import signal
+from collections.abc import Generator
+from types import FrameType
+
+import pytest
+
+from tests.lab.world import missing
+
+REQUIRED = os.environ.get("RAVEN_REQUIRE_NETNS", "") not in ("", "0")
+_why_not = functools.cache(missing)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """SIGTERM becomes Ctrl-C, so that fixtures remove the namespaces and processes they made."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick tests first, so that a mistake in them is seen before the namespaces are built."""
+    items.sort(key=lambda item: item.get_closest_marker("netns") is not None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("netns") is not None and (reason := _why_not()):
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    marked = any(item.get_closest_marker(name) for name in ("netns", "interop"))
+    if REQUIRED and marked and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although RAVEN_REQUIRE_NETNS is set: {report.longrepr}"
+    return report
