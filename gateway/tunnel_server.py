@@ -73,12 +73,13 @@ class TunnelServer:
         address = _address(transport)
         try:
             await self._serve_stranger(transport, address)
-        except (PeerError, RefusedError) as error:
-            self._turned_away(error.reason, address, str(error))
-        except TunnelLost as error:
+        except (PeerError, RefusedError, TunnelLost) as error:
             self._turned_away(error.reason, address, str(error))
         except trio.BrokenResourceError as error:
             self._turned_away("broken", address, str(error))
+        except StateError as error:
+            self._log.error("registry", why=str(error))
+            self.refused["registry"] += 1
         except Exception:
             # One agent's connection may show a bug of ours, and may not end the tunnels of the others.
             self._log.exception("connection ended by a fault of the gateway", address=address)
@@ -121,41 +122,54 @@ class TunnelServer:
 
     async def _serve_node(self, stream: TLSStream, node: str, address: str) -> None:
         tunnel = Tunnel(stream, initiator=False, peer=f"node {node} at {address}")
+        connected = trio.Event()  # its hello was good, and it is the node's one tunnel
+        lost: TunnelLost | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._converse, tunnel, node, address)
-            await tunnel.run(None)
+            nursery.start_soon(self._converse, tunnel, node, address, connected, nursery)
+            try:
+                await tunnel.run(None)
+            except TunnelLost as error:
+                lost = error
             nursery.cancel_scope.cancel()
+        if connected.is_set():
+            self.lost[lost.reason if lost else "goodbye"] += 1
+            why = str(lost) if lost else "it said goodbye"
+            self._log.info("node disconnected", node=node, address=address, why=why)
+        elif lost is not None:
+            raise lost
 
-    async def _converse(self, tunnel: Tunnel, node: str, address: str) -> None:
-        """The control messages of one tunnel: the hello, then whatever changes, until the tunnel ends."""
-        live: NodeTunnel | None = None
+    async def _converse(
+        self, tunnel: Tunnel, node: str, address: str, connected: trio.Event, nursery: trio.Nursery
+    ) -> None:
+        """The control messages of one tunnel: the hello, then whatever changes, until the tunnel ends.
+
+        Whatever the node does wrong ends its tunnel, and so `Tunnel.run`, with the reason.
+        """
         try:
             with trio.fail_after(HELLO_MAX):
                 hello = await _receive_hello(tunnel, node)
             live = NodeTunnel(node=node, address=address, tunnel=tunnel, hello=hello, since=time.time())
             await self._take_place(live)
+            connected.set()
             self.accepted += 1
-            await live.send(self.hello)
-            await self._said(live, hello)
-            self._log.info("node connected", node=node, address=address, software=hello.software)
-            async with trio.open_nursery() as nursery:
+            try:
+                await live.send(self.hello)
+                await self._said(live, hello)
+                self._log.info("node connected", node=node, address=address, software=hello.software)
                 nursery.start_soon(self._send_maps, live)
                 async for data in tunnel.control:
                     await self._said(live, decode_control_untrusted(data))
-                nursery.cancel_scope.cancel()
+            finally:
+                self._left(live)
+        except (TunnelLost, trio.EndOfChannel):
+            return  # `Tunnel.run` tells why
         except trio.TooSlowError:
-            self._end(tunnel, "hello-timeout", f"no hello within {HELLO_MAX:.0f} s of the handshake")
+            tunnel.abort("hello-timeout", f"no hello within {HELLO_MAX:.0f} s of the handshake")
         except (PeerError, RefusedError) as error:
-            self._end(tunnel, error.reason, str(error))
+            tunnel.abort(error.reason, str(error))
         except StateError as error:
             self._log.error("registry", why=str(error))
-            self._end(tunnel, "registry", "the gateway's registry does not answer; its log says why")
-        finally:
-            if live is not None:
-                self._left(live)
-
-    def _end(self, tunnel: Tunnel, reason: str, message: str) -> None:
-        tunnel.abort(reason, message)
+            tunnel.abort("registry", "the gateway's registry does not answer; its log says why")
 
     async def _take_place(self, live: NodeTunnel) -> None:
         """Puts the tunnel into the table, or refuses it because an older one of that node is alive.
@@ -208,12 +222,14 @@ class TunnelServer:
         while True:
             revision = self.network.revision
             if live.hello.packets is not None:
-                await live.send(self.network.map_for(live.node))
+                try:
+                    await live.send(self.network.map_for(live.node))
+                except TunnelLost:
+                    return
             await self.network.wait_changed(revision)
 
     def _left(self, live: NodeTunnel) -> None:
         self.table.remove(live)
-        self._log.info("node disconnected", node=live.node, address=live.address)
         try:
             self.registry.record_seen({live.node: time.time() - live.evidence_age()})
         except StateError as error:

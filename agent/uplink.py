@@ -1,0 +1,260 @@
+"""Keeps one tunnel to one gateway: dial, handshake, hello, serve, and again after a back-off.
+
+There is no state machine: where the code stands is the state, and each step leaves a sentence for the
+status. Nothing that a network or a gateway does ends `run`. Streams go to the dialer, maps to the packet lane;
+neither can hold the other up.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from agent.network import AgentNetwork
+from raven import log
+from raven.config import Address
+from raven.control.messages import (
+    VERSION,
+    AgentHello,
+    GatewayHello,
+    NetworkMap,
+    PacketReport,
+    decode_control_untrusted,
+    encode,
+)
+from raven.errors import PeerError, RavenError
+from raven.net.tls import check_gateway, handshake_problem
+from raven.net.tls_stream import client_handshake
+from raven.net.tunnel import IncomingStream, Tunnel, TunnelLost
+from raven.status import Lane, LaneState, UplinkStatus
+
+CONNECT_MAX = 10.0  # seconds for TCP, over all addresses of the gateway's name
+HANDSHAKE_MAX = 10.0  # seconds
+HELLO_MAX = 10.0  # seconds until the gateway has answered the hello
+BACKOFF_FIRST = 0.5  # seconds: the bound of the first wait
+BACKOFF_MAX = 30.0  # seconds: the bound of every wait after some attempts
+SETTLED = 30.0  # seconds a tunnel must have lived for the next wait to be short again
+
+
+def backoff(attempts: int, chance: float) -> float:
+    """Seconds to wait after so many failures in a row; `chance` is uniform in [0, 1).
+
+    Full jitter: after a gateway's restart its agents come back spread evenly, not in waves.
+    """
+    return chance * min(BACKOFF_MAX, BACKOFF_FIRST * 2.0 ** min(attempts, 16))
+
+
+@dataclass(eq=False, kw_only=True)
+class Uplink:
+    """The tunnel to the gateway at `address`, whether there is one now or not."""
+
+    address: Address
+    cluster: str
+    context: ssl.SSLContext
+    network: AgentNetwork
+    accept: Callable[[IncomingStream], Awaitable[None]]  # serves one stream the gateway opens
+    hello: Callable[[], AgentHello]  # what this node says about itself now
+    changed: Callable[[], None] = lambda: None  # called when the lane's state has changed
+    chance: Callable[[], float] = random.random
+    attempts: int = 0  # failed in a row
+    connects: int = 0  # tunnels that came about, ever
+    lost_bytes: list[int] = field(default_factory=lambda: [0, 0])  # in and out, of tunnels that ended
+
+    def __post_init__(self) -> None:
+        self._log = log.get("uplink")
+        self._tunnel: Tunnel | None = None  # after the gateway's hello, until the tunnel's end
+        self._gateway = ""
+        self._state: LaneState = "starting"
+        self._doing = "not dialled yet"
+        self._last_heard: float | None = None
+        self._told = ""  # the problem that was logged last
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            began = trio.current_time()
+            try:
+                problem = await self._attempt()
+            except Exception:
+                # A bug met by one tunnel must not take the other tunnels and the packet lane with it.
+                self._log.exception("tunnel ended by a fault of the agent", gateway=str(self.address))
+                problem = f"gateway {self.address}: a fault of the agent; its log has the traceback"
+            if trio.current_time() - began > SETTLED:
+                self.attempts = 0
+            wait = backoff(self.attempts, self.chance())
+            self.attempts += 1
+            self._now("down", f"{problem}; next attempt in {max(1, round(wait))} s")
+            self._tell(problem)
+            await trio.sleep(wait)
+
+    async def drain(self) -> None:
+        """Tells the gateway that we go away and lets the streams finish; the caller bounds it."""
+        if self._tunnel is not None:
+            await self._tunnel.drain("the agent is shutting down")
+
+    def status(self) -> UplinkStatus:
+        tunnel = self._tunnel
+        heard = tunnel.last_heard if tunnel is not None else self._last_heard
+        return UplinkStatus(
+            gateway=str(self.address),
+            name=self._gateway,
+            lane=Lane(
+                state=self._state,
+                evidence_age_s=None if heard is None else max(0.0, trio.current_time() - heard),
+                rtt_ms=None if tunnel is None or tunnel.rtt is None else tunnel.rtt * 1e3,
+                detail=self._doing,
+                bytes_in=self.lost_bytes[0] + (tunnel.bytes_in if tunnel is not None else 0),
+                bytes_out=self.lost_bytes[1] + (tunnel.bytes_out if tunnel is not None else 0),
+            ),
+            streams=tunnel.streams_open if tunnel is not None else 0,
+            attempts=self.attempts,
+        )
+
+    async def ping(self) -> float:
+        """Seconds of a round trip to the gateway; TunnelLost without a tunnel."""
+        if self._tunnel is None:
+            raise TunnelLost("down", self._doing)
+        return await self._tunnel.ping()
+
+    async def _attempt(self) -> str:
+        """One tunnel, from dialling to its end; a sentence about why it ended."""
+        try:
+            self._step("dialling")
+            transport = await self._dial()
+            self._step("shaking hands")
+            stream = await client_handshake(transport, self.context, timeout=HANDSHAKE_MAX)
+            try:
+                check_gateway(stream, cluster=self.cluster)
+            except PeerError:
+                await trio.aclose_forcefully(stream)
+                raise
+            self._step("waiting for the gateway's hello")
+            await self._serve(Tunnel(stream, initiator=True, peer=f"gateway {self.address}"))
+            return f"gateway {self.address} said goodbye"
+        except TunnelLost as error:
+            # A gateway judges our certificate when the handshake is over for us: its alert comes with the
+            # first bytes, deep inside.
+            alert = _tls_cause(error)
+            return f"gateway {self.address}: {handshake_problem(alert) if alert else error}"
+        except RavenError as error:
+            return f"gateway {self.address}: {error}"
+
+    async def _dial(self) -> trio.SocketStream:
+        host, port = self.address
+        try:
+            with trio.fail_after(CONNECT_MAX):
+                return await trio.open_tcp_stream(host, port)  # happy eyeballs, RFC 8305
+        except socket.gaierror as error:
+            raise PeerError("lookup", f"cannot look up {host}: {error.strerror}") from error
+        except OSError as error:
+            raise PeerError("connect", f"cannot connect: {_os_reasons(error)}") from error
+        except trio.TooSlowError as error:
+            raise PeerError("connect", f"no answer within {CONNECT_MAX:.0f} s") from error
+
+    async def _serve(self, tunnel: Tunnel) -> None:
+        lost: TunnelLost | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._converse, tunnel, nursery)
+            try:
+                await tunnel.run(self.accept)
+            except TunnelLost as error:
+                lost = error
+            finally:
+                self._ended(tunnel)
+            nursery.cancel_scope.cancel()
+        if lost is not None:
+            raise lost
+
+    def _ended(self, tunnel: Tunnel) -> None:
+        self._tunnel = None
+        self._last_heard = tunnel.last_heard
+        self.lost_bytes[0] += tunnel.bytes_in
+        self.lost_bytes[1] += tunnel.bytes_out
+
+    async def _converse(self, tunnel: Tunnel, nursery: trio.Nursery) -> None:
+        """The control messages of one tunnel; what the gateway does wrong ends it with the reason."""
+        try:
+            hello = self.hello()
+            with trio.fail_after(HELLO_MAX):
+                await tunnel.send_control(encode(hello))
+                self._greeted(tunnel, await _receive_hello(tunnel))
+            nursery.start_soon(self._report_changes, tunnel, hello)
+            async for data in tunnel.control:
+                message = decode_control_untrusted(data)
+                if not isinstance(message, NetworkMap):
+                    raise PeerError("bad-control", f"a gateway does not send {type(message).__name__}")
+                self.network.take_map(message)
+        except (TunnelLost, trio.EndOfChannel):
+            return  # `Tunnel.run` tells why
+        except trio.TooSlowError:
+            tunnel.abort("hello-timeout", f"the gateway did not answer our hello within {HELLO_MAX:.0f} s")
+        except PeerError as error:
+            tunnel.abort(error.reason, str(error))
+
+    def _greeted(self, tunnel: Tunnel, hello: GatewayHello) -> None:
+        self._tunnel, self._gateway = tunnel, hello.gateway
+        self.connects += 1
+        self._now("up", "")
+        self._told = ""
+        self._log.info("connected", gateway=str(self.address), name=hello.gateway, software=hello.software)
+
+    async def _report_changes(self, tunnel: Tunnel, hello: AgentHello) -> None:
+        """Says again whatever part of our hello or report is no longer what the gateway was told."""
+        report: PacketReport | None = None
+        try:
+            while True:
+                if (newer := self.hello()) != hello:
+                    hello = newer
+                    await tunnel.send_control(encode(hello))
+                elif (other := self.network.report()) != report:
+                    report = other
+                    await tunnel.send_control(encode(report))
+                else:
+                    await self.network.changed()
+        except TunnelLost:
+            return
+
+    def _step(self, doing: str) -> None:
+        """Records where the code stands; a lane that is down stays down until the gateway's hello."""
+        if self._state != "down":
+            self._now("starting", doing)
+
+    def _now(self, state: LaneState, doing: str) -> None:
+        self._state, self._doing = state, doing
+        self.changed()
+
+    def _tell(self, problem: str) -> None:
+        # An uplink may be away for days: the log gets each problem once, the status has it all the time.
+        if problem != self._told:
+            self._told = problem
+            self._log.warning("no tunnel", problem=problem)
+
+
+async def _receive_hello(tunnel: Tunnel) -> GatewayHello:
+    message = decode_control_untrusted(await tunnel.control.receive())
+    if not isinstance(message, GatewayHello):
+        kind = type(message).__name__
+        raise PeerError("bad-control", f"the first message is a {kind}, expected GatewayHello")
+    if message.version != VERSION:
+        raise PeerError("wrong-version", f"it speaks control version {message.version}, this agent {VERSION}")
+    return message
+
+
+def _tls_cause(error: BaseException) -> ssl.SSLError | None:
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ssl.SSLError):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def _os_reasons(error: OSError) -> str:
+    """What went wrong at each address that was tried; trio hides them in an exception group."""
+    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
+    return "; ".join(
+        dict.fromkeys(str(cause.strerror or cause) for cause in causes if isinstance(cause, OSError))
+    )
