@@ -1,8 +1,8 @@
 """Keeps one tunnel to one gateway: dial, handshake, hello, serve, and again after a back-off.
 
 There is no state machine: where the code stands is the state, and each step leaves a sentence for the
-status. Nothing that a network or a gateway does ends `run`. Streams go to the dialer, maps to the packet lane;
-neither can hold the other up.
+status. Nothing that a network or a gateway does ends `run`. Streams go to the dialer, maps to the packet
+lane; neither can hold the other up.
 """
 
 from __future__ import annotations

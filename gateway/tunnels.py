@@ -66,6 +66,15 @@ class NodeTunnel:
         """As `AgentTunnel` promises."""
         return await self.tunnel.open_stream(encode(request), priority=priority)
 
+    @property
+    def software(self) -> str:
+        return self.hello.software
+
+    @property
+    def pod_cidrs(self) -> Sequence[str]:
+        """What the node says; whether the packet lane takes it is the map's business."""
+        return self.hello.packets.pod_cidrs if self.hello.packets is not None else []
+
     async def send(self, message: Message) -> None:
         """Queues a control message for the agent; raises TunnelLost."""
         await self.tunnel.send_control(encode(message))

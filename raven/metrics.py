@@ -1,4 +1,4 @@
-"""What Prometheus reads of a daemon itself: families computed at each scrape from what the daemon keeps anyway.
+"""What Prometheus reads of a daemon itself: families computed at each scrape from what it keeps anyway.
 
 Nothing is counted twice: the parts of a daemon keep plain counters by reason, and a daemon's `report` module
 turns them into families here. Imported only where --metrics-listen is not off, because prometheus-client is
@@ -61,8 +61,7 @@ def renderer(role: str, read: Callable[[], Iterable[Family]]) -> Callable[[], by
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    build = Family(
-        "build_info", "The running software.", "gauge", ("role", "version"), {(role, __version__): 1}
-    )
+    running = {(role, __version__): 1.0}
+    build = Family("build_info", "The running software.", "gauge", ("role", "version"), running)
     registry.register(_Families(lambda: [build, *read()]))
     return lambda: generate_latest(registry)

@@ -143,13 +143,14 @@ class AgentSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role",
 
 
 class PingResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One round trip through each lane; a lane without a time has a problem."""
+    """One round trip through each lane; a lane without a time has a problem, or is off."""
 
     node: str
-    stream_rtt_ms: float | None
-    stream_problem: str
-    packet_rtt_ms: float | None
-    packet_problem: str
+    stream_rtt_ms: float | None = None
+    stream_problem: str = ""
+    packet_rtt_ms: float | None = None
+    packet_problem: str = ""
+    packet_off: bool = False  # nobody wants packets there, so nothing is wrong
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True, tag_field="op", tag="snapshot"):

@@ -1,0 +1,83 @@
+"""Takes audit lines as they come and writes them to the log at once, to the registry in batches.
+
+O&M never waits for a disk: a line that finds the queue full is counted and stands in the log only.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from raven import log
+from raven.errors import StateError
+from raven.oam.audit import AuditLine
+from raven.registry.interface import AuditRecord, Registry
+
+QUEUE_MAX = 4096  # lines; some seconds of the busiest gateway, 2 MB
+BATCH_MAX = 1024  # lines in one transaction
+PAUSE = 1.0  # seconds between two batches
+
+
+class RegistryAudit:
+    """An `Audit` whose lines end in the registry while `run` runs."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._send, self._receive = trio.open_memory_channel[AuditRecord](QUEUE_MAX)
+        self._log = log.get("audit")
+        self.dropped = 0  # lines the registry never saw
+        self.verdicts: dict[str, int] = {}  # requests that ended, by verdict
+
+    def record(self, line: AuditLine) -> None:
+        self.verdicts[line.verdict] = self.verdicts.get(line.verdict, 0) + 1
+        target = f"{line.host or line.node}:{line.port}" if line.port else ""
+        self._log.info(
+            "request",
+            id=line.id,
+            asker=line.asker,
+            method=line.method,
+            node=line.node,
+            target=target,
+            verdict=line.verdict,
+            status=line.status,
+            sent=line.bytes_to_target,
+            received=line.bytes_from_target,
+            seconds=round(line.duration, 3),
+            **({"detail": line.detail} if line.detail else {}),
+        )
+        record = AuditRecord(
+            time=line.time,
+            event="connect" if line.method == "CONNECT" else "http",
+            node=line.node,
+            asker=line.asker,
+            target=target,
+            verdict=line.verdict,
+            detail=line.detail,
+        )
+        try:
+            self._send.send_nowait(record)
+        except trio.WouldBlock:
+            self.dropped += 1
+
+    async def run(self) -> None:
+        """Until cancelled; what is queued then is still written."""
+        try:
+            while True:
+                await self._write_batch([await self._receive.receive()])
+                await trio.sleep(PAUSE)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                await self._write_batch([])
+
+    async def _write_batch(self, batch: list[AuditRecord]) -> None:
+        while len(batch) < BATCH_MAX:
+            try:
+                batch.append(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                break
+        if not batch:
+            return
+        try:
+            await trio.to_thread.run_sync(self._registry.append_audit, batch)
+        except StateError as error:
+            self.dropped += len(batch)
+            self._log.error("audit not written", lines=len(batch), why=str(error))

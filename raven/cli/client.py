@@ -1,0 +1,53 @@
+"""Which daemon a command talks to, and how the two of them can fail to meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import click
+import trio
+
+from raven.errors import StateError
+from raven.status import AgentSnapshot, Answer, GatewaySnapshot, Request, SnapshotRequest, ask
+
+GATEWAY_SOCKET = Path("/run/raven/gateway.sock")
+AGENT_SOCKET = Path("/run/raven/agent.sock")
+
+EXIT_DOWN = 1  # the daemon answered, and something it watches is not well
+EXIT_USAGE = 2  # no daemon answered, or the command makes no sense to it
+
+
+def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
+    """Ends the command with a line on standard error."""
+    click.echo(f"ravenctl: {message}", err=True)
+    raise SystemExit(code)
+
+
+def query(socket: Path | None, request: Request) -> Answer:
+    """The daemon's answer: the one at `socket`, else this machine's gateway, else its agent.
+
+    Without an answer the command ends, and says what to try next.
+    """
+    tried = []
+    for path in [socket] if socket is not None else [GATEWAY_SOCKET, AGENT_SOCKET]:
+        try:
+            return trio.run(ask, path, request)
+        except StateError as error:
+            tried.append(str(error))
+            if isinstance(error.__cause__, PermissionError):
+                fail(f"{error}; use sudo, or join the group that --socket-group names")
+            if not isinstance(error.__cause__, FileNotFoundError):
+                break
+    hint = "is the daemon running? `systemctl status raven-gateway raven-agent` tells"
+    if socket is None:
+        hint += "; --socket names a socket that is elsewhere"
+    fail("\n  ".join([*tried, hint]))
+
+
+def snapshot(socket: Path | None) -> GatewaySnapshot | AgentSnapshot:
+    """What the daemon knows now."""
+    answer = query(socket, SnapshotRequest())
+    if answer.snapshot is None:
+        fail(answer.error or "the daemon answered something else; is its version another?")
+    return answer.snapshot

@@ -1,0 +1,86 @@
+"""`ravenctl`: asks the daemon of this machine and prints what it knows. Short-lived, and changes nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from raven import __version__
+
+JSON = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="A table for people, or JSON for programs.",
+)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 all is well; 1 something is down; 2 no daemon answered, or the command was wrong.",
+)
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Unix socket of the daemon. Without it: this machine's gateway, or else its agent.",
+)
+@click.version_option(__version__, prog_name="ravenctl")
+@click.pass_context
+def cli(context: click.Context, socket: Path | None) -> None:
+    """Look at a Raven gateway or agent on this machine.
+
+    Every state is shown with the age of the evidence for it, in parentheses: "up 0.4 ms (3 s)" means that a
+    probe sent through the lane came back after 0.4 ms, 3 seconds ago.
+    """
+    context.obj = socket
+
+
+@cli.command()
+@JSON
+@click.pass_obj
+def status(socket: Path | None, output: str) -> None:
+    """Show the daemon, its lanes and its nodes or gateways."""
+    from raven.cli import client, status
+
+    sys.exit(status.show(client.snapshot(socket), json=output == "json"))
+
+
+@cli.command()
+@JSON
+@click.pass_obj
+def nodes(socket: Path | None, output: str) -> None:
+    """List the nodes of a gateway."""
+    from raven.cli import client, nodes
+
+    sys.exit(nodes.show(client.snapshot(socket), json=output == "json"))
+
+
+@cli.command()
+@click.argument("node")
+@click.option("-c", "--count", type=click.IntRange(1, 1000), default=3, show_default=True, help="How often.")
+@click.option(
+    "-i",
+    "--interval",
+    type=click.FloatRange(0, 3600),
+    default=0.2,
+    show_default=True,
+    help="Seconds between two pings.",
+)
+@JSON
+@click.pass_obj
+def ping(socket: Path | None, node: str, count: int, interval: float, output: str) -> None:
+    """Send probes to NODE and back through both lanes.
+
+    On an agent, NODE is a gateway: its name, its address, or the word gateway.
+    """
+    from raven.cli import ping
+
+    sys.exit(ping.ping(socket, node, count=count, interval=interval, json=output == "json"))
+
+
+def main() -> None:
+    cli()

@@ -1,0 +1,49 @@
+"""`ravenctl nodes`: one line a node, or one JSON object a node."""
+
+from __future__ import annotations
+
+from raven.cli import render
+from raven.cli.client import EXIT_DOWN, fail
+from raven.status import AgentSnapshot, GatewaySnapshot, NodeStatus
+
+NOBODY = "No node has joined yet; `raven-gateway token create` makes a token to join with."
+
+
+def show(of: GatewaySnapshot | AgentSnapshot, *, json: bool) -> int:
+    """Prints the nodes; the exit code."""
+    if isinstance(of, AgentSnapshot):
+        fail(f"this is the agent of node {of.node}, which knows no other nodes; ask a gateway, with --socket")
+    if json:
+        render.print_json(of.nodes)
+    elif of.nodes:
+        print_nodes(of.nodes)
+    else:
+        render.console().print(
+            "No node has joined yet; `raven-gateway token create` makes a token to join with."
+        )
+    return EXIT_DOWN if any(troubled(node) for node in of.nodes) else 0
+
+
+def print_nodes(nodes: list[NodeStatus]) -> None:
+    """The table, and below it why something in it is not up."""
+    render.print_table(
+        ["NODE", "STREAM LANE", "PACKET LANE", "SEEN", "POD NETWORKS"],
+        (
+            [
+                node.name,
+                render.lane(node.stream),
+                render.lane(node.packets),
+                "never" if node.last_seen_s is None else f"{render.age(node.last_seen_s)} ago",
+                " ".join(node.pod_cidrs),
+            ]
+            for node in nodes
+        ),
+    )
+    for node in nodes:
+        for what, lane in (("streams", node.stream), ("packets", node.packets)):
+            if lane.detail and lane.state != "up":
+                render.console().print(f"{node.name} {what} {lane.state}: {lane.detail}", markup=False)
+
+
+def troubled(node: NodeStatus) -> bool:
+    return render.is_down(node.stream) or render.is_down(node.packets)

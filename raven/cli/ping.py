@@ -1,0 +1,62 @@
+"""`ravenctl ping NODE`: a round trip through both lanes, a few times."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from raven.cli import render
+from raven.cli.client import EXIT_DOWN, fail, query
+from raven.status import PingRequest, PingResult
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What `-o json` prints: the best round trip of each lane, and all of them."""
+
+    node: str
+    stream_rtt_ms: float | None
+    packet_rtt_ms: float | None
+    pings: list[PingResult]
+
+
+def ping(socket: Path | None, node: str, *, count: int, interval: float, json: bool) -> int:
+    """Pings and prints as it goes; the exit code."""
+    results: list[PingResult] = []
+    for turn in range(count):
+        if turn:
+            time.sleep(interval)
+        answer = query(socket, PingRequest(node=node))
+        if answer.ping is None:
+            fail(answer.error or "the daemon answered something else; is its version another?")
+        results.append(answer.ping)
+        if not json:
+            render.console().print(_line(answer.ping), markup=False)
+    if json:
+        stream = [result.stream_rtt_ms for result in results if result.stream_rtt_ms is not None]
+        packet = [result.packet_rtt_ms for result in results if result.packet_rtt_ms is not None]
+        render.print_json(
+            Report(
+                node=node,
+                stream_rtt_ms=min(stream, default=None),
+                packet_rtt_ms=min(packet, default=None),
+                pings=results,
+            )
+        )
+    return EXIT_DOWN if any(map(_failed, results)) else 0
+
+
+def _failed(result: PingResult) -> bool:
+    return result.stream_rtt_ms is None or (result.packet_rtt_ms is None and not result.packet_off)
+
+
+def _line(result: PingResult) -> str:
+    def part(rtt: float | None, problem: str) -> str:
+        return render.milliseconds(rtt) if rtt is not None else problem
+
+    stream = part(result.stream_rtt_ms, result.stream_problem)
+    packet = part(
+        result.packet_rtt_ms, f"off: {result.packet_problem}" if result.packet_off else result.packet_problem
+    )
+    return f"{result.node}: stream lane {stream}; packet lane {packet}"

@@ -1,0 +1,95 @@
+"""How ravenctl looks: tables of at most the terminal's width, and whole plain lines where there is none.
+
+Colour says nothing that a word does not say as well.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from io import StringIO
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from raven.status import Lane, LaneState
+
+_COLOURS: dict[LaneState, str] = {
+    "up": "green",
+    "starting": "yellow",
+    "stale": "yellow",
+    "down": "red",
+    "off": "dim",
+}
+_PIPE_WIDTH = 10_000  # columns; nothing wraps or is cut where a program reads
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def console() -> Console:
+    """Standard output: the terminal's width and colours, or neither."""
+    return Console(highlight=False, soft_wrap=False) if is_terminal() else Console(width=_PIPE_WIDTH)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """A table; the last column takes the space that is left and wraps, the others are never cut."""
+    table = Table(box=box.SIMPLE_HEAD if is_terminal() else None, pad_edge=False, padding=(0, 2, 0, 0))
+    for position, heading in enumerate(headings):
+        last = position == len(headings) - 1
+        table.add_column(heading, no_wrap=not last, overflow="fold", header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    if is_terminal():
+        console().print(table)
+        return
+    buffer = StringIO()
+    Console(file=buffer, width=_PIPE_WIDTH, color_system=None).print(table)
+    for line in buffer.getvalue().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def lane(of: Lane) -> Text:
+    """State, round trip and age of the evidence: `up 0.4 ms (3 s)`."""
+    text = Text()
+    text.append(of.state, style=_COLOURS[of.state])
+    if of.state == "up" and of.rtt_ms is not None:
+        text.append(f" {milliseconds(of.rtt_ms)}")
+    if of.evidence_age_s is not None:
+        text.append(f" ({age(of.evidence_age_s)})", style="dim")
+    return text
+
+
+def is_down(of: Lane) -> bool:
+    """Whether an operator should do something; what is off is off on purpose, what starts gets its time."""
+    return of.state in ("down", "stale")
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def age(seconds: float) -> str:
+    """A span in its largest sensible unit: `3 s`, `12 min`, `5 h`, `9 d`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units: `512 B`, `1.2 MB`."""
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
