@@ -66,7 +66,8 @@ class RegistryAudit:
                 await trio.sleep(PAUSE)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-                await self._write_batch([])
+                while self._receive.statistics().current_buffer_used:
+                    await self._write_batch([])
 
     async def _write_batch(self, batch: list[AuditRecord]) -> None:
         while len(batch) < BATCH_MAX:

@@ -61,7 +61,7 @@ def renderer(role: str, read: Callable[[], Iterable[Family]]) -> Callable[[], by
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    running = {(role, __version__): 1.0}
+    running: dict[tuple[str, ...], float] = {(role, __version__): 1}
     build = Family("build_info", "The running software.", "gauge", ("role", "version"), running)
     registry.register(_Families(lambda: [build, *read()]))
     return lambda: generate_latest(registry)

@@ -18,9 +18,7 @@ def show(of: GatewaySnapshot | AgentSnapshot, *, json: bool) -> int:
     elif of.nodes:
         print_nodes(of.nodes)
     else:
-        render.console().print(
-            "No node has joined yet; `raven-gateway token create` makes a token to join with."
-        )
+        render.console().print(NOBODY)
     return EXIT_DOWN if any(troubled(node) for node in of.nodes) else 0
 
 

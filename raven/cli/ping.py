@@ -52,11 +52,9 @@ def _failed(result: PingResult) -> bool:
 
 
 def _line(result: PingResult) -> str:
-    def part(rtt: float | None, problem: str) -> str:
-        return render.milliseconds(rtt) if rtt is not None else problem
+    def part(rtt: float | None, state: str, problem: str) -> str:
+        return render.milliseconds(rtt) if rtt is not None else f"{state}: {problem}"
 
-    stream = part(result.stream_rtt_ms, result.stream_problem)
-    packet = part(
-        result.packet_rtt_ms, f"off: {result.packet_problem}" if result.packet_off else result.packet_problem
-    )
+    stream = part(result.stream_rtt_ms, "down", result.stream_problem)
+    packet = part(result.packet_rtt_ms, "off" if result.packet_off else "down", result.packet_problem)
     return f"{result.node}: stream lane {stream}; packet lane {packet}"
