@@ -1,27 +1,39 @@
 """The gateway's end of a join: shows its CA, takes a token and a key, hands out a certificate.
 
-Above it the tunnel server, which accepted a TLS connection with ALPN raven-join/1; below it the CA
-and the registry. It never raises for what the other end does: each ending is a JoinResult to count and log.
+Above it the tunnel server, which accepted a TLS connection with ALPN raven-join/1; below it the CA and the
+registry. It never raises for what the other end does: each ending is a JoinResult to count and log.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
-from raven.registry.interface import Registry
-from raven.registry.state_dir import GatewayState
+from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRefused, JoinRequest
+from raven.errors import PeerError, RavenError, RefusedError, StateError
+from raven.net.join_channel import STEP_TIMEOUT, JoinChannel
+from raven.pki.ca import Authority, Leaf
+from raven.pki.csr import key_hash, read_csr_untrusted
+from raven.pki.token import parse_token_untrusted
+from raven.registry.interface import AuditRecord, CertificateRecord, Registry
 
-STEP_TIMEOUT = 10.0  # seconds; each message in, each message out
+Random = Callable[[int], bytes]
+
+ACCEPTED = "accepted"
+
+LINGER = 2.0  # seconds the other end gets to read why it was refused
+LINGER_READS = 32  # of 64 KiB, the most that it can have sent ahead
 
 
 @dataclass(frozen=True, slots=True)
 class JoinResult:
     """How one join ended."""
 
-    verdict: str  # "accepted", or the constant word of the refusal, for counters
+    verdict: str  # "accepted", or the constant word of the failure, for counters
     message: str  # a sentence
     node: str = ""  # the name asked for, "" when it never got that far
 
@@ -29,15 +41,108 @@ class JoinResult:
 async def serve_join(
     stream: trio.abc.Stream,
     *,
-    state: GatewayState,
+    authority: Authority,
     registry: Registry,
     gateways: Sequence[str],
     peer: str,
     now: Callable[[], float] = time.time,
-    random: Callable[[int], bytes] = os.urandom,
+    random: Random = os.urandom,
+    step_timeout: float = STEP_TIMEOUT,
 ) -> JoinResult:
     """Serves one join over `stream` (TLS, handshake done) and closes it.
 
     `gateways` are the HOST:PORTs the agent shall dial; `peer` is the address for the audit.
     """
-    raise NotImplementedError
+    request: JoinMessage | None = None
+    try:
+        channel = JoinChannel(stream, step_timeout=step_timeout)
+        await channel.send(JoinHello(ca_pem=authority.certificate_pem, cluster=authority.cluster, now=now()))
+        try:
+            request = await channel.receive()
+            enrol = partial(_enrol, authority, registry, request, peer, now(), random)
+            certificate = await trio.to_thread.run_sync(enrol)
+        except (PeerError, RefusedError, StateError) as error:
+            await _refuse(channel, stream, error)
+            return JoinResult(_reason(error), str(error), _node(request))
+        await channel.send(
+            JoinAccepted(
+                certificate_pem=certificate.pem,
+                ca_pem=authority.certificate_pem,
+                cluster=authority.cluster,
+                gateways=list(gateways),
+            )
+        )
+        return JoinResult(ACCEPTED, f"certificate {certificate.serial}", _node(request))
+    except PeerError as error:
+        return JoinResult(error.reason, str(error), _node(request))
+    finally:
+        with trio.move_on_after(step_timeout):  # a peer that stopped reading may not keep us closing
+            await stream.aclose()
+
+
+def _enrol(
+    authority: Authority, registry: Registry, request: JoinMessage, peer: str, now: float, random: Random
+) -> CertificateRecord:
+    """The certificate that `request` earns, on disk already; for a thread, because it waits for the disk."""
+    if not isinstance(request, JoinRequest):
+        raise RefusedError("bad-request", "a join begins with a join-request")
+    token = parse_token_untrusted(request.token)
+    key = read_csr_untrusted(request.csr_pem)
+    try:
+        return registry.enrol(
+            token_id=token.id,
+            secret=token.secret,
+            node=request.node,
+            key_hash=key_hash(key),
+            now=now,
+            issue=lambda node: _record(authority.issue_node(node, key, now=now, random=random), now),
+            asker=peer,
+        )
+    except RefusedError as error:
+        # Anybody can present a token we never made. The audit is bounded, and strangers must not be able to
+        # wash out of it what matters.
+        if error.reason != "token-unknown":
+            record = AuditRecord(
+                time=now,
+                event="join",
+                node=request.node,
+                asker=peer,
+                target=token.id,
+                verdict=error.reason,
+            )
+            registry.append_audit([record])
+        raise
+
+
+def _record(leaf: Leaf, now: float) -> CertificateRecord:
+    return CertificateRecord(
+        serial=leaf.serial,
+        node=leaf.identity.name,
+        key_hash=leaf.key_hash,
+        not_before=leaf.not_before,
+        not_after=leaf.not_after,
+        issued=now,
+        pem=leaf.pem,
+    )
+
+
+async def _refuse(channel: JoinChannel, stream: trio.abc.Stream, error: RavenError) -> None:
+    """Tells the other end why, as far as it still listens."""
+    message = str(error)
+    if isinstance(error, StateError):  # names files of ours, which are no stranger's business
+        message = "the gateway cannot store anything at the moment; its log says why"
+    with contextlib.suppress(PeerError):
+        await channel.send(JoinRefused(reason=_reason(error), message=message))
+        # What it may still be sending has to be read, or closing resets the connection before it has read us.
+        with trio.move_on_after(LINGER), contextlib.suppress(trio.BrokenResourceError, OSError):
+            for _ in range(LINGER_READS):
+                if not await stream.receive_some(1 << 16):
+                    break
+
+
+def _reason(error: RavenError) -> str:
+    return error.reason if isinstance(error, PeerError | RefusedError) else "unavailable"
+
+
+def _node(request: JoinMessage | None) -> str:
+    return request.node if isinstance(request, JoinRequest) else ""

@@ -52,7 +52,7 @@ class JoinAccepted(Message, frozen=True, kw_only=True, tag="join-accepted"):
 
 
 class JoinRefused(Message, frozen=True, kw_only=True, tag="join-refused"):
-    # Constant word: token-unknown, token-expired, token-used, token-node, node-taken, bad-csr, bad-request, ...
+    # Constant word: token-unknown, token-expired, token-used, token-node, node-taken, bad-csr, ...
     reason: str
     message: str
 

@@ -21,9 +21,7 @@ JOIN_ALPN = "raven-join/1"
 
 
 class Credentials(Protocol):
-    """The files an end authenticates with; GatewayState and AgentState of `raven.registry.state_dir` are
-    such.
-    """
+    """The files an end authenticates with; GatewayState and AgentState of `raven.registry` are."""
 
     @property
     def certificate(self) -> Path: ...
@@ -164,7 +162,8 @@ def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
     except (OSError, ssl.SSLError) as error:
         raise StateError(f"{credentials.ca}: not a readable CA certificate: {error}") from error
     try:
-        context.load_cert_chain(credentials.certificate, credentials.key)
+        # Without a password of ours OpenSSL would ask the terminal for one when the key is encrypted.
+        context.load_cert_chain(credentials.certificate, credentials.key, password="")
     except (OSError, ssl.SSLError) as error:
         files = f"{credentials.certificate} and {credentials.key}"
         raise StateError(f"{files}: not a certificate and its key: {error}") from error

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from raven.errors import PeerError
-from raven.pki.csr import Key, PublicKey, key_hash, key_pem, load_key
+from raven.pki.csr import Key, PublicKey, key_hash
 from raven.pki.identity import Identity, Role, gateway_identity, identity_among_untrusted, node_identity
 from raven.pki.renewal import BACKDATE, CA_LIFE, LEAF_LIFE, is_valid_at, renew_at
 
@@ -67,10 +67,9 @@ class Authority:
         return cls(cluster, certificate, key)
 
     @classmethod
-    def load(cls, cluster: str, certificate_pem: bytes, key_pem: bytes) -> Self:
+    def load(cls, cluster: str, certificate_pem: bytes, key: Key) -> Self:
         """A CA made earlier; ValueError when the two do not belong together or to `cluster`."""
         certificate = load_ca_certificate(certificate_pem)
-        key = load_key(key_pem)
         if key_hash(key.public_key()) != pin_of(certificate):
             raise ValueError("the CA's key and certificate do not belong together")
         if certificate.subject != _ca_name(cluster):
@@ -85,9 +84,15 @@ class Authority:
     def certificate_pem(self) -> str:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
-    def key_pem(self) -> bytes:
-        """A secret."""
-        return key_pem(self.key)
+    def issued(self, leaf: Leaf) -> bool:
+        """Whether this CA signed `leaf`."""
+        try:
+            x509.load_pem_x509_certificate(leaf.pem.encode("ascii")).verify_directly_issued_by(
+                self.certificate
+            )
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
 
     def issue_node(self, name: str, key: PublicKey, *, now: float, random: Random) -> Leaf:
         """A certificate with which the holder of `key` can dial gateways as node `name`."""
@@ -123,6 +128,14 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
         return _leaf_untrusted(certificate)
+
+
+def canonical_host(host: str) -> str:
+    """The one spelling of an address or DNS name, as `Leaf.hosts` has it."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def load_ca_certificate(pem: bytes) -> x509.Certificate:
@@ -240,7 +253,7 @@ def _host_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        return x509.DNSName(host)  # ValueError unless ASCII
+        return x509.DNSName(host.lower())  # ValueError unless ASCII
 
 
 def _certificate(pem: bytes) -> x509.Certificate:

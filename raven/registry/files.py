@@ -4,6 +4,7 @@ Used by everything that keeps state on disk. It never deletes or overwrites what
 """
 
 import contextlib
+import fcntl
 import filecmp
 import os
 import shutil
@@ -16,6 +17,38 @@ from raven.errors import StateError
 SECRET_MODE = 0o600  # keys, and everything else here: nothing in a state directory is for other users
 DIRECTORY_MODE = 0o700
 FILE_MAX = 1 << 20  # bytes; the largest file kept here is a certificate chain of some KiB
+
+
+class Lock:
+    """Holds a directory for one process until `release`; the kernel releases it when the process dies."""
+
+    def __init__(self, directory: Path, holder: str) -> None:
+        """StateError with `holder` and its process id when another process has the directory."""
+        path = directory / "lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, SECRET_MODE)
+        except OSError as error:
+            raise failed(path, "open", error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            process = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            if not isinstance(error, BlockingIOError):
+                raise failed(path, "lock", error) from error
+            raise StateError(f"{directory}: in use by another {holder} (process {process})") from error
+        with contextlib.suppress(
+            OSError
+        ):  # only the message above needs it, and a full disk must not stop us
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """May be called again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def make_directory(path: Path) -> None:

@@ -93,7 +93,7 @@ class Registry(Protocol):
         """Called now and then with the wall times nodes were last heard; never goes back. Not durable."""
         ...
 
-    def remove_node(self, name: str) -> bool:
+    def remove_node(self, name: str, *, now: float) -> bool:
         """Forgets a node, withdraws its certificates; False when it was not there. Durable."""
         ...
 
@@ -110,9 +110,17 @@ class Registry(Protocol):
         ...
 
     def enrol(
-        self, *, token_id: str, secret: bytes, node: str, key_hash: bytes, now: float, issue: Issue
+        self,
+        *,
+        token_id: str,
+        secret: bytes,
+        node: str,
+        key_hash: bytes,
+        now: float,
+        issue: Issue,
+        asker: str = "",
     ) -> CertificateRecord:
-        """Redeems the token and remembers the node and its certificate, all or nothing. Durable.
+        """Redeems the token; remembers the node, its certificate and who asked; all or nothing. Durable.
 
         RefusedError "token-unknown", "token-expired", "token-used", "token-node" or "node-taken". The same
         token, node and key once more is the repetition of a join whose answer was lost: it returns

@@ -1,0 +1,225 @@
+"""A gateway's state directory: made on first start, checked and completed on every start, held by one
+process.
+
+    lock  cluster  ca.key  ca.crt  gateway.key  gateway.crt  wg.key  registry.sqlite
+
+Files are written in this order, so that an interrupted first start is completed by the next one. What is
+there and cannot be understood is refused, never replaced: a new CA would strand every node that pinned the
+old.
+"""
+
+import base64
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from raven.errors import ConfigError, StateError
+from raven.keys import PrivateKey, PublicKey
+from raven.names import is_cluster, is_name
+from raven.pki.ca import Authority, Leaf, canonical_host, load_ca_certificate, load_leaf, pin_of
+from raven.pki.csr import Key, key_hash, key_pem, load_key, new_key
+from raven.pki.identity import gateway_identity
+from raven.registry import files
+from raven.registry.wg_key import read_wg_key, write_wg_key
+
+Random = Callable[[int], bytes]
+
+
+@dataclass(kw_only=True)
+class GatewayState:
+    """A gateway's directory, held until `close`. Satisfies `raven.net.tls.Credentials`."""
+
+    directory: Path
+    cluster: str
+    name: str
+    hosts: tuple[str, ...]  # what --advertise says, without ports
+    authority: Authority
+    leaf: Leaf = field(repr=False)  # the gateway's own certificate
+    wg_private_key: PrivateKey
+    wg_public_key: PublicKey
+    lock: files.Lock = field(repr=False)
+    first_start: bool  # the CA was made just now
+
+    @property
+    def certificate(self) -> Path:
+        return self.directory / "gateway.crt"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "gateway.key"
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "ca.crt"
+
+    @property
+    def registry(self) -> Path:
+        return registry_path(self.directory)
+
+    def renew_if_due(self, *, now: float, random: Random = os.urandom) -> bool:
+        """True when gateway.crt was replaced: then load it into the listener's context again."""
+        if now < self.leaf.renew_at:
+            return False
+        key = _load_key(self.key, now)
+        self.leaf = _issue(self.directory, self.authority, self.name, self.hosts, key, now, random)
+        return True
+
+    def close(self) -> None:
+        """Lets another gateway have the directory."""
+        self.lock.release()
+
+
+def open_gateway(
+    directory: Path,
+    *,
+    hosts: Sequence[str],
+    name: str = "gateway",
+    cluster: str | None = None,
+    now: float,
+    random: Random = os.urandom,
+) -> GatewayState:
+    """The gateway's state, made on first start and completed when that was interrupted; locked until
+    closed.
+
+    `hosts` are the names and addresses of --advertise, without ports: the gateway's certificate is
+    re-issued when they change or it nears its end. `cluster` None means the one there is, or a random one
+    on first start. StateError when another gateway holds the directory or a file in it cannot be used;
+    ConfigError when an argument cannot be.
+    """
+    if not is_name(name):
+        raise ConfigError(f"gateway name {name!r}: expected lower-case letters, digits, '-' and '.'")
+    if cluster is not None and not is_cluster(cluster):
+        raise ConfigError(f"cluster name {cluster!r}: expected up to 63 lower-case letters, digits and '-'")
+    files.make_directory(directory)
+    lock = files.Lock(directory, "raven-gateway")
+    try:
+        first_start = not (directory / "ca.key").exists()
+        authority = _authority(directory, cluster, now, random)
+        leaf = _leaf(directory, authority, name, tuple(hosts), now, random)
+        wg_private_key = _wg_key(directory, now, random)
+        return GatewayState(
+            directory=directory,
+            cluster=authority.cluster,
+            name=name,
+            hosts=tuple(hosts),
+            authority=authority,
+            leaf=leaf,
+            wg_private_key=wg_private_key,
+            wg_public_key=public_key(wg_private_key),
+            lock=lock,
+            first_start=first_start,
+        )
+    except BaseException:
+        lock.release()
+        raise
+
+
+def registry_path(directory: Path) -> Path:
+    return directory / "registry.sqlite"
+
+
+def read_pin(directory: Path, *, now: float) -> bytes:
+    """The pin of the CA in a gateway's directory, which may be in use; StateError when there is none."""
+    path = directory / "ca.crt"
+    if not path.exists():
+        raise StateError(f"{directory}: no gateway's state here; `raven-gateway run` makes it")
+    try:
+        return pin_of(load_ca_certificate(files.read(path)))
+    except ValueError as error:
+        raise files.corrupt(path, f"not a CA certificate ({error})", _CA_REMEDY, now=now) from error
+
+
+def public_key(private_key: PrivateKey) -> PublicKey:
+    """The WireGuard public key that belongs to `private_key` (RFC 7748, section 6.1)."""
+    return PublicKey(X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw())
+
+
+_CA_REMEDY = "Restore it from a backup: every node has pinned this CA"
+_LEAF_REMEDY = "Move it away to have a new one made"
+
+
+def _authority(directory: Path, cluster: str | None, now: float, random: Random) -> Authority:
+    name_path, key_path, path = (directory / name for name in ("cluster", "ca.key", "ca.crt"))
+    if not key_path.exists():
+        if path.exists() or registry_path(directory).exists():
+            raise StateError(f"{key_path}: missing, while the rest of the cluster is there. {_CA_REMEDY}")
+        files.write(name_path, f"{cluster or _new_cluster(random)}\n".encode())
+        files.write(key_path, key_pem(new_key(random)))
+    name = files.read(name_path).decode("ascii", "replace").removesuffix("\n")
+    if not is_cluster(name):
+        raise files.corrupt(name_path, "not a cluster's name", _CA_REMEDY, now=now)
+    if cluster is not None and cluster != name:
+        raise ConfigError(f"cluster {cluster}: {directory} belongs to cluster {name}")
+    key = _load_key(key_path, now, remedy=_CA_REMEDY)
+    if not path.exists():
+        # Same key, same name: whatever the lost certificate vouched for, this one does.
+        files.write(path, Authority.create(name, key, now=now, random=random).certificate_pem.encode())
+    try:
+        return Authority.load(name, files.read(path), key)
+    except ValueError as error:
+        raise files.corrupt(
+            path, f"not this cluster's CA certificate ({error})", _CA_REMEDY, now=now
+        ) from error
+
+
+def _leaf(
+    directory: Path, authority: Authority, name: str, hosts: tuple[str, ...], now: float, random: Random
+) -> Leaf:
+    """The gateway's own certificate, the one on disk if it still says what it should."""
+    key_path, path = directory / "gateway.key", directory / "gateway.crt"
+    if not key_path.exists():
+        files.write(key_path, key_pem(new_key(random)))
+    key = _load_key(key_path, now)
+    if path.exists():
+        try:
+            leaf = load_leaf(files.read(path))
+        except ValueError as error:
+            raise files.corrupt(
+                path, f"not a gateway's certificate ({error})", _LEAF_REMEDY, now=now
+            ) from error
+        same = leaf.identity == gateway_identity(authority.cluster, name)
+        same &= leaf.key_hash == key_hash(key.public_key()) and set(leaf.hosts) == set(
+            map(canonical_host, hosts)
+        )
+        if same and authority.issued(leaf) and leaf.not_before <= now < leaf.renew_at:
+            return leaf
+    return _issue(directory, authority, name, hosts, key, now, random)
+
+
+def _issue(
+    directory: Path,
+    authority: Authority,
+    name: str,
+    hosts: tuple[str, ...],
+    key: Key,
+    now: float,
+    random: Random,
+) -> Leaf:
+    try:
+        leaf = authority.issue_gateway(name, key.public_key(), hosts=hosts, now=now, random=random)
+    except ValueError as error:
+        raise ConfigError(f"advertised host {', '.join(hosts)}: {error}") from error
+    files.write(directory / "gateway.crt", leaf.pem.encode())
+    return leaf
+
+
+def _wg_key(directory: Path, now: float, random: Random) -> PrivateKey:
+    path = directory / "wg.key"
+    if not path.exists():
+        write_wg_key(path, PrivateKey.clamped(random(32)))
+    return read_wg_key(path, now=now)
+
+
+def _load_key(path: Path, now: float, remedy: str = _LEAF_REMEDY) -> Key:
+    try:
+        return load_key(files.read(path, secret=True))
+    except ValueError as error:
+        raise files.corrupt(path, "not a P-256 private key", remedy, now=now) from error
+
+
+def _new_cluster(random: Random) -> str:
+    """A name nobody has to think of: 40 random bits in 8 characters, told apart by eye."""
+    return base64.b32encode(random(5)).decode("ascii").lower()

@@ -1,0 +1,58 @@
+"""The tables of registry.sqlite, and how a database of an older Raven becomes one of this.
+
+`PRAGMA user_version` counts the steps already taken. Steps are only ever appended: a released one never
+changes.
+"""
+
+APPLICATION_ID = 0x5261766E  # "Ravn"; tells `file` and us whose database this is
+
+# STRICT, so that a wrong type is an error at the write and not a surprise at the read.
+STEPS = (
+    """
+    CREATE TABLE nodes (
+        name               TEXT PRIMARY KEY,
+        created            REAL NOT NULL,
+        last_seen          REAL,
+        public_key         BLOB CHECK (length(public_key) = 32),
+        pod_cidrs          TEXT NOT NULL DEFAULT '',  -- separated by blanks
+        software           TEXT NOT NULL DEFAULT '',
+        certificate_serial TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE tokens (
+        id          TEXT PRIMARY KEY,
+        secret_hash BLOB NOT NULL CHECK (length(secret_hash) = 32),
+        node        TEXT,
+        reusable    INTEGER NOT NULL CHECK (reusable IN (0, 1)),
+        created     REAL NOT NULL,
+        expires     REAL NOT NULL,
+        uses        INTEGER NOT NULL DEFAULT 0,
+        used        REAL,
+        used_by     TEXT
+    ) STRICT;
+
+    CREATE TABLE certificates (
+        serial     TEXT PRIMARY KEY,
+        node       TEXT NOT NULL,
+        token_id   TEXT NOT NULL,
+        key_hash   BLOB NOT NULL CHECK (length(key_hash) = 32),
+        not_before REAL NOT NULL,
+        not_after  REAL NOT NULL,
+        issued     REAL NOT NULL,
+        pem        TEXT NOT NULL,
+        revoked    REAL
+    ) STRICT;
+    CREATE INDEX certificates_of_node ON certificates (node, issued);
+
+    CREATE TABLE audit (
+        id      INTEGER PRIMARY KEY AUTOINCREMENT,
+        time    REAL NOT NULL,
+        event   TEXT NOT NULL,
+        node    TEXT NOT NULL,
+        asker   TEXT NOT NULL,
+        target  TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        detail  TEXT NOT NULL
+    ) STRICT;
+    """,
+)

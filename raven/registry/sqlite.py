@@ -1,0 +1,217 @@
+"""The embedded registry: nodes, tokens, certificates and audit in one SQLite file.
+
+Implements `interface.Registry` on `database.Database`. A rule that involves more than one row is decided
+inside the transaction that acts on it, so that two gateways' joiners, or two processes, cannot both win.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raven.errors import RefusedError
+from raven.keys import PublicKey
+from raven.pki.renewal import renew_at
+from raven.pki.token import secret_matches
+from raven.registry.database import Database
+from raven.registry.interface import AuditRecord, CertificateRecord, Issue, NodeRecord, TokenRecord
+
+AUDIT_MAX = 100_000  # rows, about 20 MB: a day of a request a second, on a disk that must also hold the WAL
+AUDIT_FIELD_MAX = 500  # characters kept of a field; askers choose how long what they ask for is
+REMEMBER = 30 * 86400.0  # seconds a dead token or certificate is kept, so that its user hears why it is dead
+
+_NO_HASH = bytes(32)  # compared with when there is no such token, so that both answers take as long
+
+
+class SqliteRegistry:
+    """The registry in the file at `path`; `create=False` refuses to make one."""
+
+    def __init__(self, path: Path, *, now: float, create: bool = True) -> None:
+        self._database = Database(path, now=now, create=create)
+
+    def close(self) -> None:
+        self._database.close()
+
+    # Nodes
+
+    def nodes(self) -> list[NodeRecord]:
+        return [_node(row) for row in self._database.read("SELECT * FROM nodes ORDER BY name")]
+
+    def node(self, name: str) -> NodeRecord | None:
+        rows = self._database.read("SELECT * FROM nodes WHERE name = ?", (name,))
+        return _node(rows[0]) if rows else None
+
+    def record_hello(
+        self, name: str, *, public_key: PublicKey | None, pod_cidrs: Sequence[str], software: str, now: float
+    ) -> None:
+        key = None if public_key is None else bytes(public_key)
+        with self._database.transaction(durable=False) as connection:
+            connection.execute(
+                "UPDATE nodes SET public_key = ?, pod_cidrs = ?, software = ? WHERE name = ?",
+                (key, " ".join(pod_cidrs), software, name),
+            )
+            connection.execute(_SEEN, (now, name))
+
+    def record_seen(self, seen: Mapping[str, float]) -> None:
+        with self._database.transaction(durable=False) as connection:
+            connection.executemany(_SEEN, [(time, name) for name, time in seen.items()])
+
+    def remove_node(self, name: str, *, now: float) -> bool:
+        with self._database.transaction(durable=True) as connection:
+            connection.execute(_REVOKE, (now, name))
+            return connection.execute("DELETE FROM nodes WHERE name = ?", (name,)).rowcount > 0
+
+    # Tokens
+
+    def add_token(self, token: TokenRecord) -> None:
+        with self._database.transaction(durable=True) as connection:
+            connection.execute("DELETE FROM tokens WHERE expires < ?", (token.created - REMEMBER,))
+            connection.execute(
+                "INSERT INTO tokens (id, secret_hash, node, reusable, created, expires)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (token.id, token.secret_hash, token.node, token.reusable, token.created, token.expires),
+            )
+
+    def tokens(self) -> list[TokenRecord]:
+        return [_token(row) for row in self._database.read("SELECT * FROM tokens ORDER BY created DESC, id")]
+
+    def remove_token(self, token_id: str) -> bool:
+        with self._database.transaction(durable=True) as connection:
+            return connection.execute("DELETE FROM tokens WHERE id = ?", (token_id,)).rowcount > 0
+
+    # Joining
+
+    def enrol(
+        self,
+        *,
+        token_id: str,
+        secret: bytes,
+        node: str,
+        key_hash: bytes,
+        now: float,
+        issue: Issue,
+        asker: str = "",
+    ) -> CertificateRecord:
+        with self._database.transaction(durable=True) as connection:
+            token = _find_token(connection, token_id, secret)
+            if now >= token.expires:
+                raise RefusedError("token-expired", "the token has expired; have a new one made")
+            current = _current_certificate(connection, node)
+            if current and current["token_id"] == token_id and current["key_hash"] == key_hash:
+                earlier = _certificate(current)
+                if now < renew_at(earlier.not_before, earlier.not_after):
+                    return earlier
+            if token.node is not None and token.node != node:
+                raise RefusedError("token-node", f"the token is for another node than {node}")
+            if token.uses and not token.reusable:
+                raise RefusedError("token-used", "the token has been used; have a new one made")
+            if current and token.node is None:
+                raise RefusedError(
+                    "node-taken",
+                    f"a node {node} has joined already; choose another name, or have a token made"
+                    f" with --node {node}",
+                )
+            certificate = issue(node)
+            assert certificate.node == node
+            connection.execute("DELETE FROM certificates WHERE not_after < ?", (now - REMEMBER,))
+            connection.execute(_REVOKE, (now, node))
+            connection.execute(_INSERT_CERTIFICATE, (token_id, *_columns(certificate)))
+            connection.execute(_UPSERT_NODE, (node, now, certificate.serial))
+            connection.execute(_USE_TOKEN, (now, node, token_id))
+            joined = AuditRecord(
+                time=now, event="join", node=node, asker=asker, target=token_id, verdict="allowed"
+            )
+            _append_audit(connection, [joined])
+            return certificate
+
+    def check_certificate(self, *, node: str, serial: str) -> None:
+        known = self.node(node)
+        if known is None:
+            raise RefusedError("node-unknown", f"node {node} is not registered here; it has to join again")
+        if known.certificate_serial != serial:
+            raise RefusedError(
+                "certificate-replaced", f"node {node} joined again with another certificate since"
+            )
+
+    def certificates(self, node: str) -> list[CertificateRecord]:
+        query = "SELECT * FROM certificates WHERE node = ? ORDER BY issued DESC, rowid DESC"
+        return [_certificate(row) for row in self._database.read(query, (node,))]
+
+    # Audit
+
+    def append_audit(self, records: Sequence[AuditRecord]) -> None:
+        with self._database.transaction(durable=False) as connection:
+            _append_audit(connection, records)
+
+    def audit(self, limit: int = 100) -> list[AuditRecord]:
+        query = "SELECT time, event, node, asker, target, verdict, detail FROM audit ORDER BY id DESC LIMIT ?"
+        return [AuditRecord(**row) for row in self._database.read(query, (limit,))]
+
+
+_SEEN = "UPDATE nodes SET last_seen = max(coalesce(last_seen, 0), ?) WHERE name = ?"
+_REVOKE = "UPDATE certificates SET revoked = ? WHERE node = ? AND revoked IS NULL"
+_INSERT_CERTIFICATE = (
+    "INSERT INTO certificates (token_id, serial, node, key_hash, not_before, not_after, issued, pem)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+_UPSERT_NODE = (
+    "INSERT INTO nodes (name, created, certificate_serial) VALUES (?, ?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET certificate_serial = excluded.certificate_serial"
+)
+_USE_TOKEN = "UPDATE tokens SET uses = uses + 1, used = ?, used_by = ? WHERE id = ?"
+
+
+def _find_token(connection: sqlite3.Connection, token_id: str, secret: bytes) -> TokenRecord:
+    row = connection.execute("SELECT * FROM tokens WHERE id = ?", (token_id,)).fetchone()
+    token = _token(row) if row else None
+    if not secret_matches(secret, token.secret_hash if token else _NO_HASH) or token is None:
+        raise RefusedError("token-unknown", "this gateway knows no such token")
+    return token
+
+
+def _current_certificate(connection: sqlite3.Connection, node: str) -> Any:
+    """The row of the certificate `node` connects with; None when there is no such node."""
+    return connection.execute(
+        "SELECT certificates.* FROM nodes LEFT JOIN certificates ON serial = certificate_serial"
+        " WHERE name = ?",
+        (node,),
+    ).fetchone()
+
+
+def _append_audit(connection: sqlite3.Connection, records: Sequence[AuditRecord]) -> None:
+    connection.executemany(
+        "INSERT INTO audit (time, event, node, asker, target, verdict, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(r.time, *(text[:AUDIT_FIELD_MAX] for text in _texts(r))) for r in records],
+    )
+    connection.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (AUDIT_MAX,))
+
+
+def _node(row: Any) -> NodeRecord:
+    return NodeRecord(
+        name=row["name"],
+        created=row["created"],
+        last_seen=row["last_seen"],
+        public_key=None if row["public_key"] is None else PublicKey(row["public_key"]),
+        pod_cidrs=tuple(row["pod_cidrs"].split()),
+        software=row["software"],
+        certificate_serial=row["certificate_serial"],
+    )
+
+
+def _token(row: Any) -> TokenRecord:
+    return TokenRecord(**{**row, "reusable": bool(row["reusable"])})
+
+
+def _certificate(row: Any) -> CertificateRecord:
+    return CertificateRecord(**{name: row[name] for name in row.keys() if name != "token_id"})  # noqa: SIM118
+
+
+def _texts(r: AuditRecord) -> tuple[str, ...]:
+    return (r.event, r.node, r.asker, r.target, r.verdict, r.detail)
+
+
+def _columns(certificate: CertificateRecord) -> tuple[Any, ...]:
+    c = certificate
+    return (c.serial, c.node, c.key_hash, c.not_before, c.not_after, c.issued, c.pem)
