@@ -1,0 +1,62 @@
+"""The internet checksum against RFC 1071's example and its word-by-word model."""
+
+import random
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raven.ip.checksum import checksum, checksums, fold, host_order, ones_complement_sum, row_sums
+from tests.ip.model import plain_checksum
+
+
+def test_example_of_the_rfc() -> None:
+    # RFC 1071, section 3: the sum of these bytes is ddf2.
+    assert ones_complement_sum(bytes.fromhex("0001f203f4f5f6f7")) == 0xDDF2
+
+
+def test_every_length() -> None:
+    data = random.Random(1).randbytes(1600)
+    for length in range(len(data) + 1):
+        assert checksum(data[:length]) == plain_checksum(data[:length])
+
+
+@given(st.binary(max_size=700))
+def test_any_bytes(data: bytes) -> None:
+    assert checksum(data) == plain_checksum(data)
+    assert checksum(memoryview(data)) == plain_checksum(data)
+
+
+def test_extremes() -> None:
+    for length in (2, 20, 511, 512, 1420, 65535):
+        for value in (0x00, 0xFF):
+            data = bytes([value]) * length
+            assert checksum(data) == plain_checksum(data)
+
+
+@given(st.binary(min_size=2, max_size=40), st.binary(max_size=600))
+def test_start_is_what_else_is_covered(before: bytes, data: bytes) -> None:
+    before = before[: len(before) & ~1]
+    assert checksum(data, ones_complement_sum(before)) == plain_checksum(before + data)
+
+
+@given(st.integers(0, 0xFFFFFFFF))
+def test_fold_keeps_the_value_modulo_65535(total: int) -> None:
+    folded = fold(total)
+    assert 0 <= folded <= 0xFFFF
+    assert folded % 0xFFFF == total % 0xFFFF
+    assert (folded == 0) == (total == 0)
+
+
+def test_rows_are_summed_like_single_buffers() -> None:
+    source = random.Random(2)
+    for width in (8, 20, 64, 1424, 65536):
+        data = source.randbytes(3 * width)
+        rows = np.frombuffer(data, np.uint8).reshape(3, width).view(np.uint16)
+        for value, at in zip(checksums(row_sums(rows)).tolist(), range(0, 3 * width, width), strict=True):
+            assert host_order(value) == plain_checksum(data[at : at + width])
+
+
+def test_checksums_spell_zero_as_the_network_does() -> None:
+    sums = np.array([0xFFFF, 0x1FFFE, 1, 0xFFFE], np.uint32)
+    assert checksums(sums).tolist() == [0, 0, 0xFFFE, 1]
