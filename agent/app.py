@@ -1,0 +1,149 @@
+"""The agent's nursery: a tunnel to every gateway, the packet lane beside them, status, and the way out.
+
+Only assembles. How a tunnel is kept stands in `uplink`, what streams may reach in `dialer`, how packets get
+their routes in `network`, what an operator sees in `report`. Imports neither cryptography nor numpy: a small
+device pays for every module.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from agent import report
+from agent.network import AgentNetwork
+from agent.options import AgentOptions
+from agent.uplink import Uplink
+from raven import __version__, log
+from raven.config import Address, parse_dial
+from raven.control.messages import VERSION, AgentHello
+from raven.errors import StateError
+from raven.net.daemon import Stop
+from raven.net.listeners import address_of, open_listeners
+from raven.net.sdnotify import Notifier
+from raven.net.tls import agent_context
+from raven.registry.agent_state import AgentState
+from raven.status import Answer, PingRequest, Request, open_socket, serve_socket
+
+
+def gateways(options: AgentOptions, state: AgentState) -> list[Address]:
+    """The addresses to dial, each once: those configured, or else those learned when joining."""
+    try:
+        learned = map(parse_dial, state.gateways)
+        found = list(dict.fromkeys(options.gateway or learned))
+    except ValueError as error:
+        raise StateError(
+            f"{state.directory / 'agent.json'}: a gateway's address is wrong: {error}"
+        ) from error
+    if not found:
+        raise StateError(
+            f"{state.directory / 'agent.json'}: names no gateway; give one with --gateway HOST:P"
+        )
+    return found
+
+
+class Agent:
+    """One running agent; its parts are public so that `report` can read them."""
+
+    def __init__(self, options: AgentOptions, state: AgentState) -> None:
+        self.options = options
+        self.state = state
+        self.started = time.monotonic()
+        self.draining = False
+        self.problems: list[str] = []
+        self.network = AgentNetwork(
+            node=state.node,
+            private_key=state.wg_private_key,
+            public_key=state.wg_public_key,
+            listen_port=options.wg_port,
+            pod_cidrs=options.pod_cidr,
+            interface=options.wg_interface,
+            state_dir=options.state_dir,
+            off="switched off by --no-packets" if options.no_packets else "",
+        )
+        context = agent_context(state)
+        self._changed = trio.Event()
+        self.uplinks = [
+            Uplink(
+                address=address,
+                cluster=state.cluster,
+                context=context,
+                network=self.network,
+                accept=self.dialer.serve,
+                hello=self._hello,
+                changed=self._uplink_changed,
+            )
+            for address in gateways(options, state)
+        ]
+        self._log = log.get("agent")
+
+    async def serve(self, stop: Stop, notifier: Notifier) -> None:
+        """Until `stop`, and then for as long as the drain takes."""
+        options = self.options
+        asked = open_socket(options.socket, group=options.socket_group)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_socket, asked, options.socket, self._answer)
+            if options.metrics_listen is not None:
+                metrics = await open_listeners("metrics_listen", *options.metrics_listen)
+                host, port = address_of(metrics)
+                self._log.info("metrics", address=str(Address(host, port)))
+                nursery.start_soon(self._serve_metrics, metrics)
+            for uplink in self.uplinks:
+                nursery.start_soon(uplink.run)
+            nursery.start_soon(self._guarded, "the packet lane", self.network.run)
+            nursery.start_soon(self._tell_systemd, notifier)
+            self._log.info("ready", node=self.state.node, status=str(options.socket), version=__version__)
+            await stop.wait()
+            self.draining = True
+            await self._drain()
+            nursery.cancel_scope.cancel()
+        self._log.info("stopped")
+
+    async def _drain(self) -> None:
+        """Every gateway is told; each tunnel lasts until its streams are done, at most drain_seconds."""
+        self._log.info("draining", seconds=self.options.drain_seconds)
+        with trio.move_on_after(self.options.drain_seconds):
+            async with trio.open_nursery() as nursery:
+                for uplink in self.uplinks:
+                    nursery.start_soon(uplink.drain)
+
+    async def _guarded(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Runs one lane so that a bug in it leaves the other lanes alone."""
+        try:
+            await run()
+        except Exception:
+            self._log.exception("a lane ended by a fault of the agent", lane=what)
+            self.problems.append(f"{what} ended by a fault of the agent; its log has the traceback")
+
+    async def _answer(self, request: Request) -> Answer:
+        if isinstance(request, PingRequest):
+            result = await report.ping(self, request.node)
+            return Answer(error=result) if isinstance(result, str) else Answer(ping=result)
+        return Answer(snapshot=report.snapshot(self))
+
+    def _hello(self) -> AgentHello:
+        packets, reason = self.network.offer()
+        return AgentHello(
+            version=VERSION,
+            node=self.state.node,
+            software=__version__,
+            packets=packets,
+            no_packets_reason=reason,
+            allow=[str(rule) for rule in self.options.allow],
+        )
+
+    def _uplink_changed(self) -> None:
+        self._changed.set()
+
+    async def _tell_systemd(self, notifier: Notifier) -> None:
+        """READY at once: a node that cannot reach its gateway has an agent that runs well."""
+        notifier.ready("dialling")
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            parts = [report.uplink_status(uplink) for uplink in self.uplinks]
+            notifier.status(
+                "; ".join(f"{part.gateway} {part.lane.detail or part.lane.state}" for part in parts)
+            )

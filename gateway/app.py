@@ -1,0 +1,220 @@
+"""The gateway's nursery: opens what listens, starts every lane, drains when asked, leaves the host as it was.
+
+Only assembles. What a connection is worth stands in `tunnel_server` and `oam_connect`; how packets get their
+routes in `network`; what an operator sees in `report`.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from gateway import report
+from gateway.audit import RegistryAudit
+from gateway.join import JoinResult, serve_join
+from gateway.network import GatewayNetwork
+from gateway.options import GatewayOptions
+from gateway.tunnel_server import TunnelServer
+from gateway.tunnels import TunnelTable
+from raven import __version__, log
+from raven.config import Address
+from raven.control.messages import VERSION, GatewayHello
+from raven.errors import StateError
+from raven.names import is_name
+from raven.net.daemon import Stop
+from raven.net.listeners import address_of, open_listeners
+from raven.net.sdnotify import Notifier
+from raven.net.tls import gateway_context
+from raven.net.tls_stream import TLSStream
+from raven.registry.gateway_state import GatewayState
+from raven.registry.interface import Registry
+from raven.status import Answer, PingRequest, Request, open_socket, serve_socket
+
+SEEN_INTERVAL = 60.0  # seconds between two writes of who was heard when; what a power cut may lose
+RENEW_INTERVAL = 3600.0  # seconds between two looks at the gateway's own certificate
+ANYWHERE = ("", "0.0.0.0", "::")
+
+
+def host_name() -> str:
+    """This machine's name where it can stand in a certificate, "gateway" otherwise."""
+    name = socket.gethostname().lower()
+    return name if is_name(name) else "gateway"
+
+
+def advertised(options: GatewayOptions) -> Address:
+    """Where agents are told to dial."""
+    if options.advertise is not None:
+        return options.advertise
+    host, port = options.agents_listen
+    return Address(host_name() if host in ANYWHERE else host, port)
+
+
+class Gateway:
+    """One running gateway; its parts are public so that `report` can read them."""
+
+    def __init__(self, options: GatewayOptions, state: GatewayState, registry: Registry) -> None:
+        self.options = options
+        self.state = state
+        self.registry = registry
+        self.advertise = advertised(options)
+        self.started = time.monotonic()
+        self.draining = False
+        self.listening: dict[str, str] = {}  # what: address
+        self.problems: list[str] = []
+        self.table = TunnelTable(self._last_seen)
+        self.audit = RegistryAudit(registry)
+        self.network = GatewayNetwork(
+            name=state.name,
+            private_key=state.wg_private_key,
+            public_key=state.wg_public_key,
+            endpoint=str(self._packet_endpoint()),
+            listen_port=options.wg_listen.port,
+            pod_cidrs=options.pod_cidr,
+            interface=options.wg_interface,
+            state_dir=options.state_dir,
+            off="switched off by --no-packets" if options.no_packets else "",
+        )
+        self._context = gateway_context(state)
+        self.server = TunnelServer(
+            table=self.table,
+            registry=registry,
+            context=self._context,
+            cluster=state.cluster,
+            hello=GatewayHello(
+                version=VERSION,
+                gateway=state.name,
+                cluster=state.cluster,
+                software=__version__,
+                gateways=[str(self.advertise)],
+            ),
+            network=self.network,
+            join=lambda stream, address: serve_join(
+                stream,
+                authority=state.authority,
+                registry=registry,
+                gateways=[str(self.advertise)],
+                peer=address,
+            ),
+        )
+        self._log = log.get("gateway")
+
+    async def serve(self, stop: Stop, notifier: Notifier) -> None:
+        """Until `stop`, and then for as long as the drain takes."""
+        options = self.options
+        agents = await self._listen("agents", "agents_listen", options.agents_listen)
+        oam = await self._listen("O&M", "oam_listen", options.oam_listen)
+        asked = open_socket(options.socket, group=options.socket_group)
+        self.listening["status"] = str(options.socket)
+        self.network.load(self.registry.nodes())
+        async with trio.open_nursery() as support:
+            support.start_soon(serve_socket, asked, options.socket, self._answer)
+            if options.metrics_listen is not None:
+                metrics = await self._listen("metrics", "metrics_listen", options.metrics_listen)
+                support.start_soon(self._serve_metrics, metrics)
+            support.start_soon(self.audit.run)
+            support.start_soon(self._guarded, "the packet lane", self.network.run)
+            support.start_soon(self._remember_seen)
+            support.start_soon(self._renew)
+            async with trio.open_nursery() as connections:
+                accepting = trio.CancelScope()
+                connections.start_soon(self._accept, accepting, agents, oam, connections)
+                self._log.info("ready", **self.listening, advertised=str(self.advertise), version=__version__)
+                notifier.ready(f"agents at {self.advertise}")
+                support.start_soon(self._tell_systemd, notifier)
+                await stop.wait()
+                self.draining = True
+                accepting.cancel()
+                await self._drain()
+                connections.cancel_scope.cancel()
+            support.cancel_scope.cancel()
+        self._log.info("stopped")
+
+    async def _listen(self, what: str, key: str, address: Address) -> list[trio.SocketListener]:
+        listeners = await open_listeners(key, *address)
+        self.listening[what] = str(Address(address.host, address_of(listeners)[1]))
+        return listeners
+
+    async def _accept(
+        self,
+        scope: trio.CancelScope,
+        agents: list[trio.SocketListener],
+        oam: list[trio.SocketListener],
+        connections: trio.Nursery,
+    ) -> None:
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.server.serve, agents, connections)
+                nursery.start_soon(
+                    partial(trio.serve_listeners, self._serve_oam, oam, handler_nursery=connections)
+                )
+
+    async def _drain(self) -> None:
+        """Every agent is told; each tunnel lasts until its streams are done, at most drain_seconds."""
+        self._log.info("draining", tunnels=len(self.table.connected()), seconds=self.options.drain_seconds)
+        with trio.move_on_after(self.options.drain_seconds):
+            async with trio.open_nursery() as nursery:
+                for live in self.table.connected():
+                    nursery.start_soon(live.tunnel.drain, "the gateway is shutting down")
+
+    async def _guarded(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Runs one lane so that a bug in it leaves the other lanes alone."""
+        try:
+            await run()
+        except Exception:
+            self._log.exception("a lane ended by a fault of the gateway", lane=what)
+            self.problems.append(f"{what} ended by a fault of the gateway; its log has the traceback")
+
+    async def _join(self, stream: TLSStream, address: str) -> JoinResult:
+        return await serve_join(
+            stream,
+            authority=self.state.authority,
+            registry=self.registry,
+            gateways=[str(self.advertise)],
+            peer=address,
+        )
+
+    async def _answer(self, request: Request) -> Answer:
+        if isinstance(request, PingRequest):
+            result = await report.ping(self, request.node)
+            return Answer(error=result) if isinstance(result, str) else Answer(ping=result)
+        return Answer(snapshot=report.snapshot(self))
+
+    async def _remember_seen(self) -> None:
+        while True:
+            await trio.sleep(SEEN_INTERVAL)
+            now = time.time()
+            seen = {live.node: now - live.evidence_age() for live in self.table.connected()}
+            try:
+                await trio.to_thread.run_sync(self.registry.record_seen, seen)
+            except StateError as error:
+                self._log.error("registry", why=str(error))
+
+    async def _renew(self) -> None:
+        while True:
+            await trio.sleep(RENEW_INTERVAL)
+            try:
+                if self.state.renew_if_due(now=time.time()):
+                    self._context.load_cert_chain(self.state.certificate, self.state.key)
+                    self._log.info("renewed the gateway's certificate")
+            except (StateError, OSError) as error:
+                self._log.error("the gateway's certificate was not renewed", why=str(error))
+
+    async def _tell_systemd(self, notifier: Notifier) -> None:
+        while True:
+            connected = len(self.table.connected())
+            notifier.status(f"{connected} agents connected; agents dial {self.advertise}")
+            await trio.sleep(10)
+
+    def _last_seen(self, name: str) -> float | None:
+        record = self.registry.node(name)
+        if record is None:
+            raise KeyError(name)
+        return record.last_seen
+
+    def _packet_endpoint(self) -> Address:
+        host, port = self.options.wg_listen
+        return Address(self.advertise.host if host in ANYWHERE else host, port)

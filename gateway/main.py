@@ -1,0 +1,137 @@
+"""`raven-gateway`: the command line of the cloud end. Reads options, opens the state, runs the app."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from gateway.options import GatewayOptions
+from raven import __version__, config, log
+from raven.errors import RavenError
+from raven.net.daemon import exit_code, supervise
+from raven.net.sdnotify import Notifier
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=SETTINGS)
+@click.version_option(__version__, prog_name="raven-gateway")
+def cli() -> None:
+    """The cloud end of Raven: agents dial in, operators reach nodes and pods through it."""
+
+
+@cli.command(
+    epilog="Exit codes: 0 after a drain; 1 for what a restart may mend; 2 when an option has to change.",
+)
+@config.flags(GatewayOptions)
+def run(config: str | None, **given: Any) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C.
+
+    The first start makes the cluster's certificate authority in --state-dir and, on a terminal, prints the
+    command that joins the first agent. Without the right to make network devices, or with --no-packets, the
+    gateway serves O&M and metrics alone and says so in `ravenctl status`.
+    """
+    try:
+        _run(given, config)
+    except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
+        code, message = exit_code(error)
+        for line in message.splitlines():
+            click.echo(f"raven-gateway: {line}", err=True)
+        sys.exit(code)
+
+
+def _run(given: dict[str, Any], file: str | None) -> None:
+    options = config.load(GatewayOptions, config=file, given=given)
+    log.configure(level=options.log_level, format=options.log_format)
+
+    from gateway.app import Gateway, advertised, host_name
+    from raven.registry.gateway_state import open_gateway
+    from raven.registry.sqlite import SqliteRegistry
+
+    state = open_gateway(
+        options.state_dir,
+        hosts=[advertised(options).host],
+        name=options.name or host_name(),
+        cluster=options.cluster or None,
+        now=time.time(),
+    )
+    notifier = Notifier(os.environ)
+    try:
+        registry = SqliteRegistry(state.registry, now=time.time())
+        try:
+            gateway = Gateway(options, state, registry)
+            if not registry.nodes():
+                _invite(options.state_dir, str(gateway.advertise))
+            trio.run(supervise, lambda stop: gateway.serve(stop, notifier), notifier)
+        finally:
+            registry.close()
+    finally:
+        state.close()
+        notifier.close()
+
+
+def _invite(state_dir: Path, advertise: str) -> None:
+    """How the first agent joins. The token is a secret: a terminal gets it, a log never does."""
+    if not sys.stdout.isatty():
+        log.get("gateway").info(
+            "no node has joined yet",
+            next=f"raven-gateway token create --state-dir {state_dir} prints a token for raven-agent join",
+        )
+        return
+    from gateway.token import create_token
+
+    token = create_token(state_dir, now=time.time())
+    click.echo(
+        "\nNo node has joined yet. On the edge machine, as root, within one hour:\n\n"
+        f"  raven-agent join --gateway {advertise} --node NAME \\\n    --token {token}\n"
+        "  raven-agent run\n\n"
+        f"Another token: raven-gateway token create --state-dir {state_dir}\n"
+    )
+
+
+@cli.group()
+def token() -> None:
+    """Tokens with which agents join."""
+
+
+@token.command()
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/raven"),
+    show_default=True,
+    metavar="DIR",
+    help="The gateway's state directory; the gateway may be running.",
+)
+@click.option(
+    "--node", metavar="NAME", help="The only node it is for; that node may also join again with it."
+)
+@click.option(
+    "--ttl", default="1h", show_default=True, metavar="TIME", help="How long it is good: 90s, 15m, 1h, 7d."
+)
+@click.option("--reusable", is_flag=True, help="Any number of nodes may join with it until it expires.")
+def create(state_dir: Path, node: str | None, ttl: str, reusable: bool) -> None:
+    """Print a new token, and nothing else.
+
+    It is a secret until it is used or expires. It also carries the hash of the gateway's key, so an agent
+    that joins with it cannot be fooled by another gateway.
+    """
+    from gateway.token import create_token, parse_ttl
+
+    try:
+        text = create_token(state_dir, node=node, ttl=parse_ttl(ttl), reusable=reusable, now=time.time())
+    except RavenError as error:
+        code, message = exit_code(error)
+        click.echo(f"raven-gateway: {message}", err=True)
+        sys.exit(code)
+    click.echo(text)
+
+
+def main() -> None:
+    cli()

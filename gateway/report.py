@@ -1,0 +1,179 @@
+"""What the gateway says of itself: the snapshot that ravenctl shows and the families that Prometheus scrapes.
+
+Reads what the parts keep and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.tunnels import NodeTunnel
+from raven import __version__
+from raven.net.probe import ProbeError
+from raven.net.tunnel import TunnelLost
+from raven.registry.interface import NodeRecord
+from raven.status import GatewaySnapshot, Lane, NodeStatus, PingResult, node_status
+
+if TYPE_CHECKING:
+    from gateway.app import Gateway
+    from raven.metrics import Family
+
+
+def snapshot(of: Gateway) -> GatewaySnapshot:
+    """All there is to know now."""
+    problems = [*of.problems, *of.network.problems()]
+    if of.audit.dropped:
+        problems.append(f"{of.audit.dropped} audit lines are in the log only: the registry did not take them")
+    return GatewaySnapshot(
+        name=of.state.name,
+        cluster=of.state.cluster,
+        software=__version__,
+        pid=os.getpid(),
+        uptime_s=time.monotonic() - of.started,
+        draining=of.draining,
+        advertise=str(of.advertise),
+        listeners=of.listening,
+        packets=of.network.lane(),
+        nodes=[_node(of, record) for record in of.registry.nodes()],
+        refused=dict(of.server.refused),
+        problems=problems,
+    )
+
+
+def _node(of: Gateway, record: NodeRecord) -> NodeStatus:
+    live = of.table.live(record.name)
+    last_seen: float | None = None
+    if live is not None:
+        last_seen = live.evidence_age()
+    elif record.last_seen is not None:
+        last_seen = max(0.0, time.time() - record.last_seen)
+    return node_status(
+        record.name,
+        stream=_stream_lane(live, last_seen),
+        packets=_packet_lane(of, record.name, live),
+        last_seen_s=last_seen,
+        pod_cidrs=list(live.pod_cidrs if live is not None else record.pod_cidrs),
+        address=live.address if live is not None else "",
+        software=live.software if live is not None else record.software,
+        streams=live.tunnel.streams_open if live is not None else 0,
+    )
+
+
+def _stream_lane(live: NodeTunnel | None, last_seen: float | None) -> Lane:
+    if live is None:
+        detail = "it joined, and never connected" if last_seen is None else "it has no tunnel"
+        return Lane(state="down", evidence_age_s=last_seen, detail=detail)
+    tunnel = live.tunnel
+    return Lane(
+        state="up",
+        evidence_age_s=live.evidence_age(),
+        rtt_ms=None if tunnel.rtt is None else tunnel.rtt * 1e3,
+        bytes_in=tunnel.bytes_in,
+        bytes_out=tunnel.bytes_out,
+    )
+
+
+def _packet_lane(of: Gateway, name: str, live: NodeTunnel | None) -> Lane:
+    if live is not None and live.hello.packets is None:
+        return Lane(state="off", detail=live.hello.no_packets_reason or "the agent brings no packets")
+    lane = of.network.node_lane(name)
+    if live is not None and live.report is not None and live.report.problem and lane.state != "up":
+        told = f"the agent says: {live.report.problem}"
+        return msgspec.structs.replace(lane, detail=f"{lane.detail}; {told}" if lane.detail else told)
+    return lane
+
+
+async def ping(of: Gateway, name: str) -> PingResult | str:
+    """A round trip through each lane, or a sentence when there is no such node."""
+    record = of.registry.node(name)
+    if record is None:
+        return f"no node named {name} has joined this gateway; `ravenctl nodes` lists those that did"
+    live = of.table.live(name)
+    stream_rtt: float | None = None
+    stream_problem = _stream_lane(None, record.last_seen).detail
+    if live is not None:
+        try:
+            stream_rtt = 1e3 * await live.tunnel.ping()
+        except TunnelLost as error:
+            stream_problem = str(error)
+    packets = _packet_lane(of, name, live)
+    packet_rtt: float | None = None
+    packet_problem = packets.detail
+    if packets.state != "off":
+        try:
+            packet_rtt = 1e3 * await of.network.ping(name)
+        except ProbeError as error:
+            packet_problem = str(error)
+    return PingResult(
+        node=name,
+        stream_rtt_ms=stream_rtt,
+        stream_problem="" if stream_rtt is not None else stream_problem,
+        packet_rtt_ms=packet_rtt,
+        packet_problem="" if packet_rtt is not None else packet_problem,
+        packet_off=packets.state == "off",
+    )
+
+
+def families(of: Gateway) -> Iterator[Family]:
+    """What a scrape of the gateway gives."""
+    from raven.metrics import Family, by, single
+
+    connected = of.table.connected()
+    lanes = {live.node: of.network.node_lane(live.node) for live in connected}
+    server = of.server
+    yield single("tunnels", "Agents connected now.", len(connected))
+    yield single("streams", "Streams open now.", sum(live.tunnel.streams_open for live in connected))
+    yield single("handshakes_pending", "Connections that have yet to say who they are.", server.strangers)
+    yield single("tunnels_accepted", "Tunnels that came about.", server.accepted, kind="counter")
+    yield by("reason", "connections_refused", "Agents' connections turned away.", server.refused)
+    yield by("reason", "tunnels_ended", "Tunnels that ended.", server.lost)
+    yield by("verdict", "oam_requests", "O&M requests that ended.", of.audit.verdicts)
+    yield single("audit_lines_dropped", "Lines not in the registry.", of.audit.dropped, kind="counter")
+    yield _per_node(
+        "tunnel_bytes",
+        "Bytes of a node's tunnel since it connected.",
+        ((live.node, live.tunnel.bytes_in, live.tunnel.bytes_out) for live in connected),
+    )
+    yield _per_node(
+        "packet_bytes",
+        "Bytes of a node's packets since its device came up.",
+        ((node, lane.bytes_in, lane.bytes_out) for node, lane in lanes.items()),
+    )
+    yield Family(
+        "tunnel_evidence_age_seconds",
+        "Since the node was last heard.",
+        "gauge",
+        ("node",),
+        {(live.node,): live.evidence_age() for live in connected},
+    )
+    yield Family(
+        "tunnel_rtt_seconds",
+        "Round trip of the stream lane.",
+        "gauge",
+        ("node",),
+        {(live.node,): live.tunnel.rtt for live in connected if live.tunnel.rtt is not None},
+    )
+    yield Family(
+        "packet_handshake_age_seconds",
+        "Since the node's last WireGuard handshake.",
+        "gauge",
+        ("node",),
+        {(node,): age for node, lane in lanes.items() if (age := lane.handshake_age_s) is not None},
+    )
+    yield by(
+        "reason", "packets_dropped", "Packets the gateway's device dropped.", dict(of.network.counters())
+    )
+
+
+def _per_node(name: str, help: str, rows: Iterable[tuple[str, int, int]]) -> Family:
+    from raven.metrics import Family
+
+    samples: dict[tuple[str, ...], float] = {}
+    for node, received, sent in rows:
+        samples[node, "in"], samples[node, "out"] = received, sent
+    return Family(name, help, "counter", ("node", "direction"), samples)
