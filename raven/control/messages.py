@@ -18,6 +18,9 @@ NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=253)]
 Host = Annotated[str, msgspec.Meta(max_length=253)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Cidr = Annotated[str, msgspec.Meta(max_length=49)]
+WallTime = Annotated[float, msgspec.Meta(ge=0, lt=253402300800)]  # Unix seconds, to the end of year 9999
+Sentence = Annotated[str, msgspec.Meta(max_length=2000)]  # for people; kept and shown by the other end
+Sentences = Annotated[list[Sentence], msgspec.Meta(max_length=1000)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -32,7 +35,7 @@ class JoinHello(Message, frozen=True, kw_only=True, tag="join-hello"):
 
     ca_pem: str
     cluster: str
-    now: float  # wall clock of the gateway, Unix seconds
+    now: WallTime  # of the gateway
 
 
 class JoinRequest(Message, frozen=True, kw_only=True, tag="join-request"):
@@ -65,7 +68,7 @@ class PacketOffer(msgspec.Struct, frozen=True, kw_only=True):
 
     public_key: str  # base64
     listen_port: int
-    pod_cidrs: list[Cidr]
+    pod_cidrs: Annotated[list[Cidr], msgspec.Meta(max_length=1000)]
 
 
 class AgentHello(Message, frozen=True, kw_only=True, tag="agent-hello"):
@@ -73,10 +76,10 @@ class AgentHello(Message, frozen=True, kw_only=True, tag="agent-hello"):
 
     version: int
     node: NodeName
-    software: str
+    software: Sentence
     packets: PacketOffer | None
-    no_packets_reason: str = ""  # a sentence, when `packets` is None
-    allow: list[str] = []  # the agent's allow list, for display only
+    no_packets_reason: Sentence = ""  # when `packets` is None
+    allow: Sentences = []  # the agent's allow list, for display only
 
 
 class GatewayHello(Message, frozen=True, kw_only=True, tag="gateway-hello"):
@@ -110,7 +113,7 @@ class NetworkMap(Message, frozen=True, kw_only=True, tag="network-map"):
 class PacketReport(Message, frozen=True, kw_only=True, tag="packet-report"):
     """Agent to gateway: how its own end of the packet lane does; "" means well."""
 
-    problem: str
+    problem: Sentence
 
 
 ControlMessage = AgentHello | GatewayHello | NetworkMap | PacketReport

@@ -89,7 +89,7 @@ def alpn(end: TlsEnd) -> str:
     """The protocol both ends agreed on; PeerError "wrong-alpn" where there is none."""
     name = end.selected_alpn_protocol()
     if name not in (STREAM_ALPN, JOIN_ALPN):
-        raise PeerError("wrong-alpn", f"the client speaks neither {STREAM_ALPN} nor {JOIN_ALPN}")
+        raise PeerError("wrong-alpn", f"the other end speaks neither {STREAM_ALPN} nor {JOIN_ALPN}")
     return name
 
 

@@ -41,6 +41,7 @@ class Database:
                     _make(path)
                 self._writer = undo.enter_context(contextlib.closing(_connect(path)))
                 _check(path, self._writer)
+                _use_wal(path, self._writer)  # a database restored from a dump is not
                 if _version(self._writer) < len(STEPS):
                     with self.transaction(durable=True) as connection:
                         _migrate(connection)
@@ -107,8 +108,7 @@ def _make(path: Path) -> None:
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, files.SECRET_MODE))
         with contextlib.closing(_connect(temporary)) as connection:
-            if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                raise StateError(f"{path}: this file system cannot hold a database in WAL mode")
+            _use_wal(path, connection)
             connection.execute("BEGIN IMMEDIATE")
             _migrate(connection)
             connection.execute("COMMIT")
@@ -119,6 +119,11 @@ def _make(path: Path) -> None:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
                 temporary.with_name(temporary.name + suffix).unlink()
+
+
+def _use_wal(path: Path, connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise StateError(f"{path}: this file system cannot hold a database in WAL mode")
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> None:
