@@ -58,16 +58,17 @@ class PeerChange:
 class Changes:
     """What turns one plan into another; `not changes` when they are equal.
 
-    To be applied in the order of the fields. A route goes before the peer that carried it and comes after the
-    one that will, so that no packet meets a route without a peer.
+    To be applied in the order of the fields: a network moves to its new peer, then the host learns which
+    networks to send to the device, then the peers go that carry nothing any more. So no packet meets a route
+    without a peer.
     """
 
-    routes_removed: frozenset[RoutePlan] = frozenset()
-    peers_removed: frozenset[PublicKey] = frozenset()
     peers_changed: tuple[PeerChange, ...] = ()  # in the order of keys
     address: IPv6Address | None = None  # of the new plan
     address_changed: bool = False
     routes_added: frozenset[RoutePlan] = frozenset()
+    routes_removed: frozenset[RoutePlan] = frozenset()
+    peers_removed: frozenset[PublicKey] = frozenset()
 
     def __bool__(self) -> bool:
         return self != Changes(address=self.address)
@@ -135,14 +136,14 @@ def diff(old: Plan, new: Plan) -> Changes:
     before = {peer.public_key: peer for peer in old.peers}
     after = {peer.public_key: peer for peer in new.peers}
     return Changes(
-        routes_removed=old.routes - new.routes,
-        peers_removed=frozenset(before.keys() - after.keys()),
         peers_changed=tuple(
             _peer_diff(before.get(key), after[key]) for key in sorted(after) if before.get(key) != after[key]
         ),
         address=new.address,
         address_changed=old.address != new.address,
         routes_added=new.routes - old.routes,
+        routes_removed=old.routes - new.routes,
+        peers_removed=frozenset(before.keys() - after.keys()),
     )
 
 
