@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from raven.config import LISTEN, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
+from raven.config import LISTEN, WG_INTERFACE, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
 from raven.names import CLUSTER_PATTERN, NAME_PATTERN
 
 
@@ -61,6 +61,8 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             parse=Address.parse,
         ),
     ] = Address("", 4500)
+    # Another name than the agent's: a gateway's host may be a node as well.
+    wg_interface: Annotated[str, WG_INTERFACE] = "raven-gw"
     socket: Annotated[
         Path,
         option(

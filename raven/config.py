@@ -248,6 +248,12 @@ def reference(kind: type[msgspec.Struct]) -> str:
     return "\n".join(lines) + "\n"
 
 
+WG_INTERFACE = option(
+    "Name of the packet lane's WireGuard device; one that exists is adopted.",
+    metavar="NAME",
+    expected="an interface name of 1 to 15 characters",
+    pattern=r"^[a-zA-Z0-9_.=+-]{1,15}\Z",
+)
 LISTEN = "an address to listen on, as in 0.0.0.0:10262, [::]:10262 or *:10262"
 
 
@@ -276,15 +282,7 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         option("Leave the packet lane off; O&M and metrics do not need it.", expected="true or false"),
     ] = False
-    wg_interface: Annotated[
-        str,
-        option(
-            "Name of the packet lane's WireGuard device; one that exists is adopted.",
-            metavar="NAME",
-            expected="an interface name of 1 to 15 characters",
-            pattern=r"^[a-zA-Z0-9_.=+-]{1,15}\Z",
-        ),
-    ] = "raven0"
+    wg_interface: Annotated[str, WG_INTERFACE] = "raven0"
     socket_group: Annotated[
         str,
         option(
