@@ -1,0 +1,64 @@
+"""Log lines: their two shapes, and that no secret survives either."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from raven import log
+
+TOKEN = "raven1.AbCdEfGh.c2VjcmV0LXNlY3JldC1zZWNyZXQ.cGlu"
+
+
+def _lines(format: log.Format, level: log.Level = "info") -> io.StringIO:
+    out = io.StringIO()
+    log.configure(level=level, format=format, stream=out)
+    return out
+
+
+def test_json_elsewhere_than_on_a_terminal() -> None:
+    out = _lines("auto")
+    log.get("area").info("node connected", node="shop-1")
+    line = json.loads(out.getvalue())
+    assert line["event"] == "node connected"
+    assert (line["area"], line["node"], line["level"]) == ("area", "shop-1", "info")
+    assert line["timestamp"].endswith("Z")
+
+
+def test_text_for_people() -> None:
+    out = _lines("text")
+    log.get("area").warning("no tunnel", problem="refused")
+    assert "no tunnel" in out.getvalue()
+    assert "problem=refused" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+
+
+def test_level() -> None:
+    out = _lines("json", "warning")
+    log.get("area").info("quiet")
+    log.get("area").error("loud")
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["loud"]
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_no_secret_is_written(format: log.Format) -> None:
+    out = _lines(format)
+    logger = log.get("area")
+    logger.info(f"joining with {TOKEN}", token="t0ps3cret", why=f"bad token {TOKEN}")
+    logger.info("x", error=ValueError(TOKEN), private_key="t0ps3cret", Authorization="t0ps3cret")
+    try:
+        raise RuntimeError(TOKEN)
+    except RuntimeError:
+        logger.exception("fault")
+    for secret in (TOKEN, "c2VjcmV0", "t0ps3cret"):
+        assert secret not in out.getvalue()
+    assert "fault" in out.getvalue()
+
+
+def test_a_daemon_does_not_load_rich() -> None:
+    code = "import sys; from raven import log; sys.exit(any(name.startswith('rich') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "from raven import log; import rich.table"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
