@@ -110,7 +110,8 @@ async def test_the_socket_is_for_owner_and_group_and_goes_with_its_daemon(path: 
         await ask(path, SnapshotRequest())
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
         nursery.cancel_scope.cancel()
-    assert not os.path.lexists(path)
+    with pytest.raises(StateError, match="there is no such socket"):
+        await ask(path, SnapshotRequest())
 
 
 @pytest.mark.parametrize(

@@ -18,29 +18,25 @@ def show(of: GatewaySnapshot | AgentSnapshot, *, json: bool) -> int:
     elif of.nodes:
         print_nodes(of.nodes)
     else:
-        render.console().print(NOBODY)
+        render.say(NOBODY)
     return 0
 
 
 def print_nodes(nodes: list[NodeStatus]) -> None:
     """The table, and below it why something in it is not up."""
     render.print_table(
-        ["NODE", "STREAM LANE", "PACKET LANE", "SEEN", "POD NETWORKS"],
+        ["NODE", "STREAM LANE", "PACKET LANE", "POD NETWORKS"],
         (
-            [
-                node.name,
-                render.lane(node.stream),
-                render.lane(node.packets),
-                "never" if node.last_seen_s is None else f"{render.age(node.last_seen_s)} ago",
-                " ".join(node.pod_cidrs),
-            ]
+            [node.name, render.lane(node.stream), render.lane(node.packets), " ".join(node.pod_cidrs)]
             for node in nodes
         ),
+        whole=(1, 2),
     )
     for node in nodes:
-        for what, lane in (("streams", node.stream), ("packets", node.packets)):
-            if lane.detail and lane.state != "up":
-                render.console().print(f"{node.name} {what} {lane.state}: {lane.detail}", markup=False)
+        if node.stream.state != "up":
+            render.say(f"{node.name}: no streams: {node.stream.detail}")
+        if node.packets.state != "up" and node.packets.detail != node.stream.detail:
+            render.say(f"{node.name}: no packets: {node.packets.detail}")
 
 
 def troubled(node: NodeStatus) -> bool:

@@ -32,7 +32,7 @@ def ping(socket: Path | None, node: str, *, count: int, interval: float, json: b
             fail(answer.error or "the daemon answered something else; is its version another?")
         results.append(answer.ping)
         if not json:
-            render.console().print(_line(answer.ping), markup=False)
+            render.say(_line(answer.ping))
     if json:
         stream = [result.stream_rtt_ms for result in results if result.stream_rtt_ms is not None]
         packet = [result.packet_rtt_ms for result in results if result.packet_rtt_ms is not None]

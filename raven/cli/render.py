@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 
 import msgspec
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,12 +35,13 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=False) if is_terminal() else Console(width=_PIPE_WIDTH)
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """A table; the last column takes the space that is left and wraps, the others are never cut."""
-    table = Table(box=box.SIMPLE_HEAD if is_terminal() else None, pad_edge=False, padding=(0, 2, 0, 0))
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, whole: Sequence[int] = ()
+) -> None:
+    """A table within the terminal's width; cells wrap, but for the columns in `whole`."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(headings))
     for position, heading in enumerate(headings):
-        last = position == len(headings) - 1
-        table.add_column(heading, no_wrap=not last, overflow="fold", header_style="bold")
+        table.add_column(heading, no_wrap=position in whole, overflow="fold", header_style="bold")
     for row in rows:
         table.add_row(*row)
     if is_terminal():
@@ -51,6 +51,11 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -
     Console(file=buffer, width=_PIPE_WIDTH, color_system=None).print(table)
     for line in buffer.getvalue().splitlines():
         sys.stdout.write(line.rstrip() + "\n")
+
+
+def say(text: str | Text = "", *, style: str = "") -> None:
+    """A line of its own; no markup in it means anything."""
+    console().print(text, markup=False, style=style)
 
 
 def print_json(value: object) -> None:

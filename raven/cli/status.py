@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+
 from raven.cli import nodes, render
 from raven.cli.client import EXIT_DOWN
 from raven.status import AgentSnapshot, GatewaySnapshot
@@ -24,65 +26,71 @@ def show(of: GatewaySnapshot | AgentSnapshot, *, json: bool) -> int:
 
 def _print_gateway(of: GatewaySnapshot) -> None:
     _print_title("gateway", of.name, of)
-    rows = [[what, address] for what, address in of.listeners.items()]
-    rows.append(["advertised", of.advertise])
-    render.print_table(["", "ADDRESS"], rows)
-    _print_packets(of)
+    facts: list[list[str | Text]] = [[what, address] for what, address in of.listeners.items()]
+    facts.append(["agents dial", of.advertise])
+    facts.append(["packet lane", _packets(of)])
+    render.print_table(["", ""], facts)
+    render.say()
     if of.nodes:
         nodes.print_nodes(of.nodes)
     else:
-        _say(nodes.NOBODY)
-    if of.refused:
-        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(of.refused.items()))
-        _say(f"turned away since the start: {counts}")
+        render.say(nodes.NOBODY)
+    _print_refused("connections", of.refused)
     _print_problems(of.problems)
 
 
 def _print_agent(of: AgentSnapshot) -> None:
     _print_title("agent of node", of.node, of)
+    facts: list[list[str | Text]] = [
+        ["packet lane", _packets(of)],
+        ["pod networks", " ".join(of.pod_cidrs) or "none"],
+        ["may be reached", " ".join(of.allow) or "nothing"],
+    ]
+    render.print_table(["", ""], facts)
+    render.say()
     render.print_table(
-        ["GATEWAY", "STREAM LANE", "STREAMS", "IN / OUT"],
+        ["GATEWAY", "STREAM LANE", "STREAMS", "RECEIVED", "SENT"],
         (
             [
                 f"{uplink.name} {uplink.gateway}".strip(),
                 render.lane(uplink.lane),
                 str(uplink.streams),
-                f"{render.size(uplink.lane.bytes_in)} / {render.size(uplink.lane.bytes_out)}",
+                render.size(uplink.lane.bytes_in),
+                render.size(uplink.lane.bytes_out),
             ]
             for uplink in of.uplinks
         ),
+        whole=(1, 2, 3, 4),
     )
     for uplink in of.uplinks:
-        if uplink.lane.detail and uplink.lane.state != "up":
-            _say(f"{uplink.lane.state}: {uplink.lane.detail}")
-    _print_packets(of)
-    _say(f"pod networks: {' '.join(of.pod_cidrs) or 'none'}")
-    _say(f"lets gateways reach: {' '.join(of.allow) or 'nothing'}")
-    if of.refused:
-        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(of.refused.items()))
-        _say(f"streams turned away since the start: {counts}")
+        if uplink.lane.state != "up":
+            render.say(uplink.lane.detail)
+    _print_refused("streams", of.refused)
     _print_problems(of.problems)
 
 
 def _print_title(role: str, name: str, of: GatewaySnapshot | AgentSnapshot) -> None:
-    parts = [f"{role} [bold]{name}[/bold]", f"cluster {of.cluster}", f"raven {of.software}"]
-    parts.append(f"up {render.age(of.uptime_s)}")
+    title = Text(f"{role} ")
+    title.append(name, style="bold")
+    title.append(f", cluster {of.cluster}, raven {of.software}, up {render.age(of.uptime_s)}")
     if of.draining:
-        parts.append("[yellow]draining[/yellow]")
-    render.console().print(", ".join(parts))
+        title.append(", draining", style="yellow")
+    render.say(title)
 
 
-def _print_packets(of: GatewaySnapshot | AgentSnapshot) -> None:
+def _packets(of: GatewaySnapshot | AgentSnapshot) -> Text:
     line = render.lane(of.packets)
     if of.packets.detail:
         line.append(f": {of.packets.detail}")
-    render.console().print("packet lane", line)
+    return line
+
+
+def _print_refused(what: str, refused: dict[str, int]) -> None:
+    if refused:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(refused.items()))
+        render.say(f"{what} turned away since the start: {counts}")
 
 
 def _print_problems(problems: list[str]) -> None:
     for problem in problems:
-        render.console().print(f"problem: {problem}", style="yellow", markup=False)
-
-
-def _say(text: str) -> None:
-    render.console().print(text, markup=False)
+        render.say(f"problem: {problem}", style="yellow")

@@ -33,5 +33,5 @@ async def test_an_address_of_another_machine() -> None:
 
 
 async def test_a_name_that_does_not_resolve() -> None:
-    with pytest.raises(ConfigError, match="agents_listen nowhere[.]invalid:80: cannot listen there"):
+    with pytest.raises(ConfigError, match=r"agents_listen nowhere\.invalid:80: cannot listen there"):
         await open_listeners("agents_listen", "nowhere.invalid", 80)
