@@ -188,7 +188,7 @@ def _check_credentials(state: AgentState, now: float) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for path in (state.certificate, state.ca):
         try:
-            context.load_verify_locations(cadata=files.read(path).decode("ascii", "replace"))
+            context.load_verify_locations(cadata=files.read(path).decode("ascii"))
         except (ssl.SSLError, ValueError) as error:
             raise files.corrupt(path, "not a certificate", _REMEDY, now=now) from error
     files.read(state.key, secret=True)

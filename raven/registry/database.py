@@ -132,7 +132,7 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise _DamagedError("the file is empty")
     verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
-        raise _DamagedError(f"not a sound database ({verdict})")
+        raise _DamagedError(f"not a sound database ({verdict.splitlines()[-1]})")
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise _DamagedError("a database of another program")
     if (version := _version(connection)) > len(STEPS):

@@ -146,7 +146,8 @@ def _authority(directory: Path, cluster: str | None, now: float, random: Random)
     if not key_path.exists():
         if path.exists() or registry_path(directory).exists():
             raise StateError(f"{key_path}: missing, while the rest of the cluster is there. {_CA_REMEDY}")
-        files.write(name_path, f"{cluster or _new_cluster(random)}\n".encode())
+        if not name_path.exists():
+            files.write(name_path, f"{cluster or _new_cluster(random)}\n".encode())
         files.write(key_path, key_pem(new_key(random)))
     name = files.read(name_path).decode("ascii", "replace").removesuffix("\n")
     if not is_cluster(name):

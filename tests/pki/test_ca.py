@@ -232,7 +232,7 @@ def test_garbage_is_one_typed_error(data: bytes | str) -> None:
         check_leaf_untrusted(data, CA.certificate, role=Role.NODE, cluster="lab", now=NOW)
 
 
-# The library still loads negative serial numbers, and only warns; the signature fails then as for any other byte.
+# The library still loads negative serial numbers and only warns; the signature fails as for any other byte.
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_flipped_byte_is_a_typed_error(at: int, flip: int) -> None:
