@@ -1,0 +1,293 @@
+"""Carries bursts between a TUN device, UDP sockets and a WireGuard device: wait, feed, flush.
+
+Everything here is a callback of one event loop and returns soon: each takes a bounded number of packets, so
+that neither direction starves the other. What a packet means is decided in `raven.wg`; how one is cut or
+joined in `raven.ip`.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from raven.dataplane.link import LinkState, LinkWatch
+from raven.dataplane.tun import READ_MAX, LinkGone, Tun
+from raven.dataplane.udp import Udp, UdpError, UdpSocket
+from raven.errors import PeerError
+from raven.ip import header as h
+from raven.ip.gro import Joiner
+from raven.ip.gso import Cutter, complete_checksum
+from raven.wg.configuration import DeviceChange, DeviceState, UapiError
+from raven.wg.device import Device, Transmit
+
+log = logging.getLogger("raven.engine")
+
+# Superpackets of one wake-up, in either direction: enough that a wake-up's own cost (40 µs) is small beside
+# the work, few enough (8 x 64 KiB, about 1 ms) that the other direction and the timers do not wait long.
+_BURSTS: Final = 8
+# The bounds of one UDP_SEGMENT call (Linux net/ipv4/udp.c): segments, and bytes of all datagrams.
+_SEGMENTS_MAX: Final = 64
+_RUN_MAX: Final = 65507
+_OVERHEAD: Final = 32  # bytes that sealing adds to a packet: header and tag of a transport message
+# What one wake-up can leave behind: its superpackets, and as much again from timers and received bursts.
+_WAITING_MAX: Final = 4 * _BURSTS
+
+
+class Engine:
+    """One interface at work. `ended()` is called when it cannot go on, with an error or ""."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, tun: Tun, device: Device, ended: Callable[[str], None]
+    ) -> None:
+        self._loop = loop
+        self._tun = tun
+        self._device = device
+        self._ended = ended
+        self._link = LinkWatch(tun.index)
+        self._state = LinkState(up=False, mtu=device.mtu)
+        self._limited = False
+        self._udp: Udp | None = None
+        self._cutter = Cutter()
+        self._joiner = Joiner(udp=tun.segments_udp)
+        # One for each read of a wake-up: the device may be given several packets in one call.
+        self._buffers = [memoryview(bytearray(READ_MAX)) for _ in range(_BURSTS)]
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        # What the sockets did not take, copied. Meanwhile the TUN device is not read: its queue waits.
+        self._waiting: deque[Transmit] = deque()
+
+    def start(self) -> None:
+        self._loop.add_reader(self._link.fileno(), self._link_changed)
+        self._loop.add_reader(self._tun.fileno(), self._tun_readable)
+        self._link_changed()
+
+    def stop(self) -> None:
+        """Lets go of sockets and descriptors; the TUN device stays its owner's."""
+        self._loop.remove_reader(self._tun.fileno())
+        self._loop.remove_reader(self._link.fileno())
+        self._close_udp()
+        self._link.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # From the UAPI --------------------------------------------------------------------------------
+
+    def state(self) -> DeviceState:
+        return self._device.state()
+
+    def configure(self, change: DeviceChange) -> None:
+        """Applies all of `change`, or nothing: UapiError."""
+        device, current = self._device, self._udp
+        fresh: Udp | None = None
+        if current is not None and change.listen_port is not None and change.listen_port != current.port:
+            # Opened before anything is applied, so that a port in use changes nothing.
+            fwmark = device.fwmark if change.fwmark is None else change.fwmark
+            fresh = _open_udp(change.listen_port, fwmark)
+        now = time.monotonic()
+        try:
+            if fresh is None and current is not None and change.fwmark not in (None, device.fwmark):
+                _set_fwmark(current, change.fwmark or 0)
+            device.configure(change, now)
+        except UapiError:
+            if fresh is not None:
+                fresh.close()
+            raise
+        if fresh is not None:
+            self._close_udp()
+            self._use_udp(fresh)
+        self._flush(now)
+
+    # Callbacks ------------------------------------------------------------------------------------
+
+    def _link_changed(self) -> None:
+        self._link.drain()
+        state = self._link.state()
+        if state is None:
+            self._ended("")
+            return
+        if state.mtu != self._device.mtu or not self._limited:
+            self._device.mtu = state.mtu
+            self._limit_superpackets(state.mtu)
+        if state.up and self._udp is None:
+            try:
+                self._use_udp(_open_udp(self._device.listen_port, self._device.fwmark))
+            except UapiError as error:
+                log.error("%s: no packets until another port is set: %s", self._tun.name, error)
+        elif not state.up and self._udp is not None:
+            self._close_udp()
+        if state != self._state:
+            log.debug("%s: %s, MTU %d", self._tun.name, "up" if state.up else "down", state.mtu)
+        self._state = state
+        self._flush(time.monotonic())
+
+    def _limit_superpackets(self, mtu: int) -> None:
+        """Makes the superpackets of TCP fit one UDP_SEGMENT call each, once sealed.
+
+        The kernel's own limit is 64 KiB before they are sealed: then it takes a call for 45 segments and
+        another for the two that did not fit.
+        """
+        self._limited = True
+        segments = min(_SEGMENTS_MAX, _RUN_MAX // (mtu + _OVERHEAD))
+        try:
+            self._link.limit_superpackets(segments, min(segments * mtu, 65536))
+        except OSError as error:
+            log.debug("%s: superpackets keep their size: %s", self._tun.name, error.strerror)
+
+    def _tun_readable(self) -> None:
+        """Packets out: read, cut, seal, send."""
+        device, cutter = self._device, self._cutter
+        now = time.monotonic()
+        whole: list[memoryview] = []
+        try:
+            for buffer in self._buffers:
+                size = self._tun.read_into(buffer)
+                if not size:
+                    break
+                packet = buffer[h.VIRTIO_LEN : size]
+                virtio = h.Virtio.unpack_from(buffer)
+                try:
+                    if virtio.gso_type == h.GSO_NONE:
+                        if virtio.flags & h.NEEDS_CSUM:
+                            complete_checksum(virtio, packet)
+                        whole.append(packet)
+                        continue
+                    segments = cutter.cut(virtio, packet)
+                except PeerError as error:
+                    self._count(error.reason)
+                    continue
+                if whole:
+                    device.send(whole, now)
+                    whole = []
+                device.send(segments, now)
+                self._transmit()
+                if self._waiting:
+                    break
+        except LinkGone:
+            self._ended("")
+            return
+        if whole:
+            device.send(whole, now)
+        self._flush(now)
+
+    def _udp_readable(self, source: UdpSocket) -> None:
+        """Packets in: receive, open, join, write."""
+        device, tun = self._device, self._tun
+        now = time.monotonic()
+        for _ in range(_BURSTS):
+            burst = source.receive()
+            if burst is None:
+                break
+            device.receive(burst.datagrams, burst.endpoint, now, ecn=burst.ecn)
+            try:
+                for write in self._joiner.join(device.packets()):
+                    reason = tun.write(write)
+                    if reason:
+                        self._count(reason)
+            except LinkGone:
+                self._ended("")
+                return
+            self._transmit()
+        self._flush(now)
+
+    def _timer_due(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        self._device.handle_timeout(now)
+        self._flush(now)
+
+    # Flushing -------------------------------------------------------------------------------------
+
+    def _flush(self, now: float) -> None:
+        """Sends and logs what the device has to say, and sets the clock for its next timer."""
+        self._transmit()
+        for event in self._device.events():
+            log.debug("%s: %s", self._tun.name, event)
+        at = self._device.next_timeout()
+        # A timer that fires early costs a wake-up; to move it with each burst would cost more.
+        if at is not None and (self._timer is None or at < self._timer_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            # One more millisecond: the loop's clock is that coarse, and early would be in vain.
+            self._timer = self._loop.call_later(max(0.0, at - now) + 0.001, self._timer_due)
+            self._timer_at = at
+
+    def _transmit(self) -> None:
+        for transmit in self._device.transmits():
+            if self._udp is None:
+                self._count("udp_down")
+            elif self._waiting:
+                self._wait(transmit)
+            else:
+                try:
+                    reason = self._udp.send(transmit)
+                except BlockingIOError:
+                    self._wait(transmit)
+                else:
+                    if reason:
+                        self._count(reason)
+
+    def _wait(self, transmit: Transmit) -> None:
+        """Keeps `transmit` until the sockets take more, and leaves packets in the TUN device meanwhile."""
+        assert self._udp is not None
+        if len(self._waiting) >= _WAITING_MAX:
+            self._count("udp_full")
+            return
+        if not self._waiting:
+            self._loop.remove_reader(self._tun.fileno())
+            for one in self._udp.sockets:
+                self._loop.add_writer(one.fileno(), self._udp_writable)
+        self._waiting.append(transmit._replace(data=bytes(transmit.data)))
+
+    def _udp_writable(self) -> None:
+        assert self._udp is not None
+        while self._waiting:
+            try:
+                reason = self._udp.send(self._waiting[0])
+            except BlockingIOError:
+                return
+            self._waiting.popleft()
+            if reason:
+                self._count(reason)
+        self._stop_waiting(self._udp)
+
+    def _stop_waiting(self, udp: Udp) -> None:
+        for one in udp.sockets:
+            self._loop.remove_writer(one.fileno())
+        self._loop.add_reader(self._tun.fileno(), self._tun_readable)
+
+    def _use_udp(self, udp: Udp) -> None:
+        self._udp = udp
+        self._device.listen_port = udp.port
+        for one in udp.sockets:
+            self._loop.add_reader(one.fileno(), self._udp_readable, one)
+
+    def _close_udp(self) -> None:
+        udp, self._udp = self._udp, None
+        if udp is None:
+            return
+        if self._waiting:
+            self._waiting.clear()
+            self._stop_waiting(udp)
+        for one in udp.sockets:
+            self._loop.remove_reader(one.fileno())
+        udp.close()
+
+    def _count(self, reason: str) -> None:
+        counters = self._device.counters
+        counters[reason] = counters.get(reason, 0) + 1
+
+
+def _open_udp(port: int, fwmark: int) -> Udp:
+    try:
+        return Udp(port, fwmark)
+    except UdpError as error:
+        raise UapiError(error.errno, str(error)) from error
+
+
+def _set_fwmark(udp: Udp, fwmark: int) -> None:
+    try:
+        udp.set_fwmark(fwmark)
+    except UdpError as error:
+        raise UapiError(error.errno, str(error)) from error

@@ -1,0 +1,124 @@
+"""`raven-wg [-f] IFACE`: a complete userspace WireGuard device, usable alone, like `wireguard-go IFACE`.
+
+Opens the link and its Unix socket, then hands both to the engine. Without -f it goes to the background once
+the socket answers. It ends when the link or the socket file is deleted, or on SIGTERM or SIGINT, and leaves
+neither behind.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from raven.errors import RavenError
+
+log = logging.getLogger("raven")
+
+_MTU: Final = 1420  # bytes; an outer IPv6 header, UDP and WireGuard's 32 fit 1500 with that
+_SOCKET_CHECK: Final = 1.0  # seconds between looks whether the socket file is still there
+_LEVELS: Final = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": 100}
+
+
+def main() -> None:
+    """The console script. Exit status 1, and one line on standard error, when the device cannot be made."""
+    parser = argparse.ArgumentParser(prog="raven-wg", description="A userspace WireGuard device.")
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    parser.add_argument("interface", metavar="IFACE", help="name of the interface to create")
+    options = parser.parse_args()
+    level = os.environ.get("LOG_LEVEL", "error")
+    if level not in _LEVELS:
+        sys.exit(f"raven-wg: LOG_LEVEL={level!r}: expected {', '.join(_LEVELS)}")
+    logging.basicConfig(level=_LEVELS[level], format="%(levelname)s: %(message)s")
+    if options.foreground:
+        sys.exit(run(options.interface, lambda: None))
+    sys.exit(_in_background(options.interface))
+
+
+def run(name: str, ready: Callable[[], None]) -> int:
+    """Runs the device until it ends; the exit status. Calls `ready` once its socket answers."""
+    import uvloop  # here, so that a wrong option does not wait for it
+
+    try:
+        uvloop.run(_serve(name, ready))
+    except RavenError as error:
+        sys.stderr.write(f"raven-wg: {error}\n")
+        return 1
+    return 0
+
+
+async def _serve(name: str, ready: Callable[[], None]) -> None:
+    from raven.dataplane.engine import Engine
+    from raven.dataplane.tun import Tun
+    from raven.dataplane.uapi import UapiServer
+    from raven.wg.device import Device
+    from raven.wg.messages import tai64n
+
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[None] = loop.create_future()
+
+    def ended(message: str) -> None:
+        if not end.done():
+            if message:
+                end.set_exception(RavenError(message))
+            else:
+                end.set_result(None)
+
+    with contextlib.ExitStack() as stack:
+        tun = Tun(name, mtu=_MTU)
+        stack.callback(tun.close)
+        device = Device(
+            tai64n=lambda: tai64n(time.time()), random=secrets.token_bytes, wall=time.time, mtu=_MTU
+        )
+        engine = Engine(loop, tun, device, ended)
+        stack.callback(engine.stop)
+        server = UapiServer(name, engine)
+        stack.callback(server.close)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ended, "")
+        loop.set_exception_handler(lambda _, context: ended(_crash(context)))
+        engine.start()
+        await server.start()
+        ready()
+        log.info("%s: ready", name)
+        while not end.done():
+            await asyncio.wait((end,), timeout=_SOCKET_CHECK)
+            if not server.exists():
+                ended("")
+        end.result()
+
+
+def _crash(context: dict[str, object]) -> str:
+    """What to say of an exception in a callback. It is a mistake of ours, and the state after it is unknown:
+    the process ends, and whoever supervises it starts another."""
+    error = context.get("exception")
+    log.error("%s", context.get("message"), exc_info=error if isinstance(error, BaseException) else None)
+    return f"internal error: {error!r}"
+
+
+def _in_background(name: str) -> int:
+    """Runs the device in a child that leaves the terminal; returns when it is ready (0) or has failed."""
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            return 0 if pipe.read() == b"ready" else 1
+    os.close(reading)
+    os.setsid()
+    os.chdir("/")
+
+    def ready() -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        os.close(null)
+        os.write(writing, b"ready")
+        os.close(writing)
+
+    return run(name, ready)

@@ -1,0 +1,149 @@
+"""The device's Unix socket, where `wg` and Raven's control plane ask and configure.
+
+The text is read and written in `raven.wg.uapi`; here are the socket file, its mode, and the requests' ends.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Final, Protocol
+
+from raven.errors import RavenError
+from raven.wg import uapi
+from raven.wg.configuration import DeviceChange, DeviceState, UapiError
+
+log = logging.getLogger("raven.uapi")
+
+DIRECTORY: Final = Path("/var/run/wireguard")
+
+# Clients at a time. Only root can connect and `wg` takes milliseconds; this is for a client gone mad.
+_CLIENTS_MAX: Final = 32
+
+
+class SocketError(RavenError):
+    """The socket file cannot be made."""
+
+
+class Configurable(Protocol):
+    def state(self) -> DeviceState: ...
+
+    def configure(self, change: DeviceChange) -> None: ...
+
+
+class UapiServer:
+    """Listens on `DIRECTORY/NAME.sock` until closed, then removes the file, unless another's by now."""
+
+    def __init__(self, name: str, device: Configurable, *, directory: Path = DIRECTORY) -> None:
+        """Binds the socket; SocketError when another process answers on it, or it cannot be made."""
+        self.path = directory / f"{name}.sock"
+        self._device = device
+        self._clients: set[asyncio.BaseTransport] = set()
+        self._server: asyncio.AbstractServer | None = None
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _remove_stale(self.path)
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            mask = os.umask(0o177)
+            try:
+                self._socket.bind(str(self.path))
+            finally:
+                os.umask(mask)
+            self._inode = self.path.stat().st_ino
+        except OSError as error:
+            raise SocketError(f"{self.path}: {error.strerror}") from error
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Client(self), sock=self._socket)
+
+    def exists(self) -> bool:
+        """Whether the socket file is still there, and still ours."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        if self.exists():
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        for client in self._clients:
+            client.close()
+
+    def answer(self, request: str) -> str:
+        """The answer to one whole request."""
+        lines = request.splitlines()
+        verb = lines[0] if lines else ""
+        try:
+            if verb == uapi.GET:
+                return uapi.format_get(self._device.state())
+            if verb == uapi.SET:
+                self._device.configure(uapi.parse_set_untrusted(lines[1:]))
+                return uapi.format_errno(0)
+            if verb == uapi.COUNTERS:
+                return uapi.format_counters(self._device.state().counters)
+            raise UapiError(errno.EPROTO, "a request starts with get=1 or set=1")
+        except UapiError as error:
+            log.error("%s: %s", self.path.name, error)
+            return uapi.format_errno(error.errno)
+
+    def _admit(self, transport: asyncio.BaseTransport) -> bool:
+        if len(self._clients) >= _CLIENTS_MAX:
+            return False
+        self._clients.add(transport)
+        return True
+
+    def _leave(self, transport: asyncio.BaseTransport) -> None:
+        self._clients.discard(transport)
+
+
+class _Client(asyncio.Protocol):
+    """One connection; requests may follow one another on it, each ended by an empty line."""
+
+    def __init__(self, server: UapiServer) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self._server._admit(transport):
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        searched = max(0, len(self._received) - 1)
+        self._received += data
+        while (end := self._received.find(b"\n\n", searched)) >= 0:
+            request = self._received[:end].decode("utf-8", "replace")
+            del self._received[: end + 2]
+            searched = 0
+            self._transport.write(self._server.answer(request).encode())
+        if len(self._received) > uapi.REQUEST_MAX:
+            self._transport.write(uapi.format_errno(errno.EMSGSIZE).encode())
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._transport is not None:
+            self._server._leave(self._transport)
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes the socket of a process that is gone; OSError(EADDRINUSE) when one answers."""
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "another process answers on this socket")

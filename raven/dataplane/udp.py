@@ -1,0 +1,302 @@
+"""The outer UDP sockets: IPv4 and IPv6 on one port, whole runs of segments per system call.
+
+UDP_SEGMENT cuts what we send, UDP_GRO joins what we receive; where the kernel refuses either, datagrams go
+one by one and the log says so once. What is inside the datagrams is not looked at. Above stands the engine.
+"""
+
+import errno
+import logging
+import socket
+import struct
+from typing import Final, NamedTuple
+
+from raven.errors import RavenError
+from raven.wg.device import Transmit
+from raven.wg.endpoint import Endpoint
+
+log = logging.getLogger("raven.udp")
+
+# What waits in the kernel while this process is busy elsewhere: 7 MiB as wireguard-go asks for, about 50 ms
+# at 1 Gb/s. Debian's default maximum is 208 KiB, so the FORCE variants are tried first.
+_BUFFER: Final = 7 << 20
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+_SO_MARK: Final = 36
+_UDP_SEGMENT: Final = 103
+_UDP_GRO: Final = 104
+_IP_PKTINFO: Final = 8
+_IP_MTU_DISCOVER: Final = 10
+_IP_RECVTOS: Final = 13
+_IPV6_MTU_DISCOVER: Final = 23
+_IPV6_RECVPKTINFO: Final = 49
+_IPV6_PKTINFO: Final = 50
+_IPV6_RECVTCLASS: Final = 66
+_PMTUDISC_DONT: Final = 0
+
+_ANCILLARY_MAX: Final = 256  # bytes; three control messages take at most 104
+_DATAGRAM_MAX: Final = 65535
+# Endpoints and layouts of views remembered. A burst costs less when they are known, and strangers who
+# send from many addresses cost no more than this.
+_REMEMBERED_MAX: Final = 1024
+_PORT_TRIES: Final = 10  # for a port that is free in both families
+
+_SEND_REASONS: Final = {
+    errno.ENETUNREACH: "udp_unreachable",
+    errno.EHOSTUNREACH: "udp_unreachable",
+    errno.ENOBUFS: "udp_full",
+    errno.EMSGSIZE: "udp_too_long",
+    errno.EPERM: "udp_filtered",
+    errno.EACCES: "udp_filtered",
+}
+
+_INT = struct.Struct("=i")
+_PKTINFO = struct.Struct("=i4s4s")  # interface, address to answer from, address in the header
+_PKTINFO6 = struct.Struct("=16si")
+
+_Control = list[tuple[int, int, bytes]]
+
+
+class UdpError(RavenError):
+    """The port cannot be used; `errno` says why."""
+
+    def __init__(self, message: str, error: OSError) -> None:
+        super().__init__(f"{message}: {error.strerror}")
+        self.errno = error.errno or errno.EIO
+
+
+class Burst(NamedTuple):
+    """Datagrams of one size (but the last) from one source, valid until the socket's next receive."""
+
+    datagrams: list[memoryview]
+    endpoint: Endpoint
+    ecn: int  # the two bits of the outer header
+
+
+class UdpSocket:
+    """One family's socket."""
+
+    def __init__(self, family: socket.AddressFamily, port: int, fwmark: int) -> None:
+        """Bound to `port`, 0 for any; OSError when the host lacks the family or the port is taken."""
+        self.family = family
+        self._six = family == socket.AF_INET6
+        self._socket = sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            if self._six:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if fwmark:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, fwmark)
+            sock.bind(("::" if self._six else "0.0.0.0", port))
+        except OSError:
+            sock.close()
+            raise
+        self.port: int = sock.getsockname()[1]
+        self._set_options()
+        self._buffer = memoryview(bytearray(_DATAGRAM_MAX))
+        self._views: dict[int, list[memoryview]] = {}
+        self._endpoints: dict[tuple[object, bytes], Endpoint] = {}
+        self._controls: dict[tuple[int, str, int], _Control] = {}
+
+    def _set_options(self) -> None:
+        sock = self._socket
+        for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
+            except OSError:
+                sock.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
+        # Like the kernel's WireGuard, we let routers fragment rather than lose what does not fit the path.
+        if self._six:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+        try:
+            sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+        except OSError as error:
+            log.info("UDP_GRO refused, datagrams come one by one: %s", error.strerror)
+        try:
+            sock.getsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT)
+            self._segment = True
+        except OSError as error:
+            log.info("UDP_SEGMENT refused, datagrams go one by one: %s", error.strerror)
+            self._segment = False
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def set_fwmark(self, fwmark: int) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, fwmark)
+
+    def receive(self) -> Burst | None:
+        """What one system call brings; None when nothing waits."""
+        try:
+            size, control, _, address = self._socket.recvmsg_into((self._buffer,), _ANCILLARY_MAX)
+        except BlockingIOError:
+            return None
+        segment, ecn, information = size, 0, b""
+        for level, kind, data in control:
+            if level == socket.IPPROTO_UDP:
+                (segment,) = _INT.unpack(data)
+            elif kind in (_IP_PKTINFO, _IPV6_PKTINFO):
+                information = data
+            else:
+                ecn = (data[0] if len(data) == 1 else _INT.unpack(data)[0]) & 3
+        endpoint = self._endpoints.get((address, information))
+        if endpoint is None:
+            endpoint = self._endpoint(address, information)
+        if size <= segment:
+            return Burst([self._buffer[:size]], endpoint, ecn)
+        whole, rest = divmod(size, segment)
+        datagrams = self._views_of(segment)[:whole]
+        if rest:
+            datagrams.append(self._buffer[whole * segment : size])
+        return Burst(datagrams, endpoint, ecn)
+
+    def _endpoint(self, address: tuple[object, ...], information: bytes) -> Endpoint:
+        host, port, *rest = address
+        scope = rest[1] if rest else 0
+        source = ""
+        if len(information) == _PKTINFO.size:
+            source = socket.inet_ntop(socket.AF_INET, _PKTINFO.unpack(information)[1])
+        elif len(information) == _PKTINFO6.size:
+            source = socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack(information)[0])
+        assert isinstance(host, str)
+        assert isinstance(port, int)
+        assert isinstance(scope, int)
+        endpoint = Endpoint(host.partition("%")[0], port, scope, source)
+        if len(self._endpoints) >= _REMEMBERED_MAX:
+            self._endpoints.clear()
+        self._endpoints[address, information] = endpoint
+        return endpoint
+
+    def _views_of(self, segment: int) -> list[memoryview]:
+        views = self._views.get(segment)
+        if views is None:
+            if (
+                len(self._views) >= 16
+            ):  # sizes of GRO runs: one for each path MTU in use, and acknowledgements
+                self._views.clear()
+            ends = range(segment, _DATAGRAM_MAX + 1, segment)
+            views = self._views[segment] = [self._buffer[end - segment : end] for end in ends]
+        return views
+
+    def send(self, transmit: Transmit) -> str:
+        """Sends all of `transmit`; "" or the reason, to be counted, why some of it was dropped.
+
+        BlockingIOError: nothing was sent, and it is worth trying again when the socket is writable.
+        """
+        endpoint, segment_size, data, tos = transmit
+        address = (endpoint.host, endpoint.port, 0, endpoint.scope) if self._six else endpoint[:2]
+        single = len(data) <= segment_size
+        if not single and not self._segment:
+            return self._send_one_by_one(transmit, address)
+        try:
+            control = self._control(0 if single else segment_size, endpoint.source, tos)
+            self._socket.sendmsg((data,), control, 0, address)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if endpoint.source:
+                # Perhaps that local address is gone; the kernel chooses another until the peer is heard.
+                return self.send(transmit._replace(endpoint=endpoint._replace(source="")))
+            if single or error.errno not in (errno.EINVAL, errno.EMSGSIZE, errno.EIO):
+                return _SEND_REASONS.get(error.errno or 0, "udp_error")
+            # EIO: a network card that cannot sum; EINVAL or EMSGSIZE: a segment that does not fit the link,
+            # which UDP_SEGMENT does not fragment.
+            if error.errno == errno.EIO:
+                log.info("UDP_SEGMENT failed, datagrams go one by one: %s", error.strerror)
+                self._segment = False
+            return self._send_one_by_one(transmit, address)
+        return ""
+
+    def _send_one_by_one(self, transmit: Transmit, address: tuple[object, ...]) -> str:
+        endpoint, segment_size, data, tos = transmit
+        control = self._control(0, endpoint.source, tos)
+        for at in range(0, len(data), segment_size):
+            try:
+                self._socket.sendmsg((data[at : at + segment_size],), control, 0, address)
+            except BlockingIOError:
+                if at == 0:
+                    raise
+                return "udp_full"
+            except OSError as error:
+                return _SEND_REASONS.get(error.errno or 0, "udp_error")
+        return ""
+
+    def _control(self, segment_size: int, source: str, tos: int) -> _Control:
+        key = segment_size, source, tos
+        control = self._controls.get(key)
+        if control is None:
+            control = []
+            if segment_size:
+                control.append((socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("=H", segment_size)))
+            if source and self._six:
+                packed = _PKTINFO6.pack(socket.inet_pton(socket.AF_INET6, source), 0)
+                control.append((socket.IPPROTO_IPV6, _IPV6_PKTINFO, packed))
+            elif source:
+                packed = _PKTINFO.pack(0, socket.inet_pton(socket.AF_INET, source), bytes(4))
+                control.append((socket.IPPROTO_IP, _IP_PKTINFO, packed))
+            if tos and self._six:
+                control.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _INT.pack(tos)))
+            elif tos:
+                control.append((socket.IPPROTO_IP, socket.IP_TOS, _INT.pack(tos)))
+            if len(self._controls) >= _REMEMBERED_MAX:
+                self._controls.clear()
+            self._controls[key] = control
+        return control
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Udp:
+    """Both families' sockets on one port; a host without one of them has just the other."""
+
+    def __init__(self, port: int, fwmark: int) -> None:
+        """UdpError when the port (0: any) cannot be had."""
+        self.sockets = _open_sockets(port, fwmark)
+        self.port = self.sockets[0].port
+        self._by_family = {one.family: one for one in self.sockets}
+
+    def send(self, transmit: Transmit) -> str:
+        """As `UdpSocket.send`, on the socket of the endpoint's family."""
+        family = socket.AF_INET6 if ":" in transmit.endpoint.host else socket.AF_INET
+        one = self._by_family.get(family)
+        return one.send(transmit) if one else "udp_no_family"
+
+    def set_fwmark(self, fwmark: int) -> None:
+        """UdpError when the process may not."""
+        try:
+            for one in self.sockets:
+                one.set_fwmark(fwmark)
+        except OSError as error:
+            raise UdpError(f"firewall mark {fwmark:#x}", error) from error
+
+    def close(self) -> None:
+        for one in self.sockets:
+            one.close()
+
+
+def _open_sockets(port: int, fwmark: int) -> list[UdpSocket]:
+    """A socket of each family that the host has, all on one port."""
+    for attempt in range(_PORT_TRIES):
+        sockets: list[UdpSocket] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                sockets.append(UdpSocket(family, sockets[0].port if sockets else port, fwmark))
+            except OSError as error:
+                if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    continue
+                for one in sockets:
+                    one.close()
+                if error.errno == errno.EADDRINUSE and port == 0 and attempt < _PORT_TRIES - 1:
+                    break
+                raise UdpError(f"UDP port {port}", error) from error
+        else:
+            if not sockets:
+                raise UdpError("UDP", OSError(errno.EAFNOSUPPORT, "the host has neither IPv4 nor IPv6"))
+            return sockets
+    raise AssertionError("the last attempt returns or raises")
