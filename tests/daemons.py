@@ -1,0 +1,229 @@
+"""The real daemons as processes on loopback, without the packet lane: for tests of what they do as a whole.
+
+Readiness is heard, not guessed: each daemon gets a NOTIFY_SOCKET of its own.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from raven.status import (
+    AgentSnapshot,
+    GatewaySnapshot,
+    NodeStatus,
+    PingRequest,
+    PingResult,
+    SnapshotRequest,
+    ask,
+)
+
+T = TypeVar("T")
+
+START_MAX = 20.0  # seconds; an import of everything takes one on a busy machine
+GATEWAY = [sys.executable, "-c", "from gateway.main import main; main()"]
+AGENT = [sys.executable, "-c", "from agent.main import main; main()"]
+
+
+@dataclass
+class Ran:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def command(program: Sequence[str], *arguments: object, stdin: bytes = b"") -> Ran:
+    done = await trio.run_process(
+        [*program, *map(str, arguments)], capture_stdout=True, capture_stderr=True, check=False, stdin=stdin
+    )
+    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody uses now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@dataclass(eq=False)
+class Daemon:
+    """A daemon that runs."""
+
+    process: trio.Process
+    socket: Path
+    log: Path
+    _notifications: trio.socket.SocketType
+
+    async def notified(self, text: str, *, seconds: float = START_MAX) -> str:
+        """The first message to systemd from now on that contains `text`."""
+        with trio.fail_after(seconds):
+            while True:
+                message = (await self._notifications.recv(4096)).decode()
+                if text in message:
+                    return message
+
+    async def gateway_snapshot(self) -> GatewaySnapshot:
+        answer = await ask(self.socket, SnapshotRequest())
+        assert isinstance(answer.snapshot, GatewaySnapshot), answer
+        return answer.snapshot
+
+    async def agent_snapshot(self) -> AgentSnapshot:
+        answer = await ask(self.socket, SnapshotRequest())
+        assert isinstance(answer.snapshot, AgentSnapshot), answer
+        return answer.snapshot
+
+    async def node(self, name: str) -> NodeStatus:
+        return {node.name: node for node in (await self.gateway_snapshot()).nodes}[name]
+
+    async def ping(self, name: str) -> PingResult:
+        answer = await ask(self.socket, PingRequest(node=name))
+        assert answer.ping is not None, answer
+        return answer.ping
+
+    async def refused(self, reason: str, count: int = 1) -> None:
+        """Returns once the gateway has turned away `count` connections for `reason`."""
+        await until(
+            self.gateway_snapshot, lambda now: now.refused.get(reason, 0) >= count, f"refusal {reason}"
+        )
+
+    async def connected(self, name: str, *, yes: bool = True, seconds: float = START_MAX) -> NodeStatus:
+        """The node's status once it is connected, or is not."""
+        what = f"{name} to be {'connected' if yes else 'gone'}"
+        return await until(lambda: self.node(name), lambda node: node.connected is yes, what, seconds=seconds)
+
+    def resident(self) -> int:
+        """Bytes of memory it occupies now."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
+
+    def mapped(self) -> str:
+        """The files it has mapped, extension modules among them."""
+        return Path(f"/proc/{self.process.pid}/maps").read_text()
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 20.0) -> int:
+        """The exit code after the signal."""
+        self.process.send_signal(number)
+        with trio.fail_after(seconds):
+            return await self.process.wait()
+
+
+async def until(
+    read: Callable[[], Awaitable[T]], good: Callable[[T], bool], what: str, *, seconds: float = START_MAX
+) -> T:
+    """The first value of `read` that is good; looks again every 20 ms, for what no event tells."""
+    last: T | None = None
+    with trio.move_on_after(seconds):
+        while True:
+            if good(last := await read()):
+                return last
+            await trio.sleep(0.02)
+    raise AssertionError(f"after {seconds:g} s still waiting for {what}; last: {last}")
+
+
+@asynccontextmanager
+async def running(
+    program: Sequence[str],
+    directory: Path,
+    *arguments: object,
+    name: str,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Daemon]:
+    """Runs the daemon until the block ends; what is left of it then is killed."""
+    notifications = trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    path = directory / f"{name}.notify"
+    path.unlink(missing_ok=True)
+    await notifications.bind(str(path))
+    path.chmod(0o666)
+    log = directory / f"{name}.log"
+    status = directory / f"{name}.sock"
+    command = [
+        *program,
+        "run",
+        *arguments,
+        "--socket",
+        status,
+        "--metrics-listen",
+        "off",
+        "--log-level",
+        "debug",
+    ]
+    with log.open("ab") as output:
+        process = await trio.lowlevel.open_process(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "NOTIFY_SOCKET": str(path), **(environment or {})},
+        )
+    daemon = Daemon(process, status, log, notifications)
+    try:
+        yield daemon
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+        notifications.close()
+
+
+@dataclass
+class Loopback:
+    """A gateway's addresses and state, whether it runs or not."""
+
+    directory: Path
+    agents: str
+    oam: str
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "gateway"
+
+    def options(self) -> list[object]:
+        listen = ["--agents-listen", self.agents, "--advertise", self.agents, "--oam-listen", self.oam]
+        return ["--state-dir", self.state, *listen, "--name", "gw-1", "--cluster", "test", "--no-packets"]
+
+    @asynccontextmanager
+    async def gateway(self, *arguments: object) -> AsyncIterator[Daemon]:
+        """The gateway, ready."""
+        async with running(GATEWAY, self.directory, *self.options(), *arguments, name="gateway") as daemon:
+            await daemon.notified("READY=1")
+            yield daemon
+
+    async def token(self, *arguments: object) -> str:
+        ran = await command(GATEWAY, "token", "create", "--state-dir", self.state, *arguments)
+        assert (ran.code, ran.err) == (0, "")
+        return ran.out.removesuffix("\n")
+
+    async def join(self, node: str) -> None:
+        ran = await command(
+            AGENT,
+            *("join", "--state-dir", self.directory / node, "--gateway", self.agents),
+            *("--node", node, "--token", "-"),
+            stdin=(await self.token()).encode(),
+        )
+        assert ran.code == 0, ran.err
+
+    @asynccontextmanager
+    async def agent(self, node: str, *arguments: object) -> AsyncIterator[Daemon]:
+        """The agent of a node that has joined, ready; not necessarily connected."""
+        options = ["--state-dir", self.directory / node, "--no-packets", *arguments]
+        async with running(AGENT, self.directory, *options, name=f"agent-{node}") as daemon:
+            await daemon.notified("READY=1")
+            yield daemon
+
+
+def loopback(directory: Path) -> Loopback:
+    return Loopback(directory, f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")

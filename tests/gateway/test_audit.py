@@ -1,0 +1,70 @@
+"""Audit lines on their way to the registry."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import trio
+import trio.testing
+
+from gateway.audit import QUEUE_MAX, RegistryAudit
+from raven.errors import StateError
+from raven.oam.audit import AuditLine
+from raven.registry.interface import AuditRecord, Registry
+from raven.registry.sqlite import SqliteRegistry
+
+
+def _line(number: int) -> AuditLine:
+    return AuditLine(
+        id=str(number),
+        time=float(number),
+        asker="192.0.2.1:1",
+        method="CONNECT",
+        node="shop-1",
+        host="",
+        port=9100,
+        verdict="allowed",
+        status=200,
+        bytes_to_target=1,
+        bytes_from_target=2,
+        duration=0.1,
+    )
+
+
+async def test_lines_reach_the_registry_and_the_last_ones_too(tmp_path: Path) -> None:
+    registry = SqliteRegistry(tmp_path / "registry.sqlite", now=0.0)
+    audit = RegistryAudit(registry)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        audit.record(_line(1))
+        await trio.testing.wait_all_tasks_blocked()
+        audit.record(_line(2))
+        nursery.cancel_scope.cancel()
+    newest, oldest = registry.audit()
+    assert (newest.time, oldest.time) == (2.0, 1.0)
+    assert (newest.event, newest.node, newest.target) == ("connect", "shop-1", "shop-1:9100")
+    assert audit.verdicts == {"allowed": 2}
+    registry.close()
+
+
+class _FullDisk:
+    def append_audit(self, records: Sequence[AuditRecord]) -> None:
+        raise StateError("registry.sqlite: no space left on device")
+
+
+async def test_a_full_disk_stops_nothing_and_is_counted() -> None:
+    audit = RegistryAudit(cast(Registry, _FullDisk()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        audit.record(_line(1))
+        with trio.fail_after(5):
+            while audit.dropped != 1:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+def test_a_queue_that_nobody_empties_is_bounded(tmp_path: Path) -> None:
+    audit = RegistryAudit(cast(Registry, None))
+    for number in range(QUEUE_MAX + 3):
+        audit.record(_line(number))
+    assert audit.dropped == 3
