@@ -1,0 +1,29 @@
+"""What is remembered of a request to the proxy: one line when it ended, whatever came of it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLine:
+    """Who wanted what of which node, and what came of it. Paths and queries stay out: they carry secrets."""
+
+    id: str  # of the request, the same in the agent's log
+    time: float  # Unix seconds, when the request's head was complete
+    asker: str  # HOST:PORT it came from
+    method: str  # "" where no head could be read
+    node: str  # "" where none was named
+    host: str  # as the node sees it; "" is the node itself
+    port: int  # 0 where none was named
+    verdict: str  # "allowed", or the constant word of the refusal
+    status: int  # of the answer; 0 where the asker left before one
+    bytes_to_target: int  # payload after the request's head
+    bytes_from_target: int  # payload after the answer's head
+    duration: float  # seconds
+    detail: str = ""  # the sentence of a refusal
+
+
+class Audit(Protocol):
+    """Where audit lines go. `record` returns at once and never raises: a full disk must not stop O&M."""
+
+    def record(self, line: AuditLine) -> None: ...

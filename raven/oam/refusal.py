@@ -1,0 +1,74 @@
+"""Every answer the proxy gives in its own name: one table of reasons, and the sentences that need care.
+
+`reason` is a constant word: the header Raven-Error, the verdict of the audit line and the key of a counter. A
+sentence says what was wrong and what to do next, and names nothing that the asker did not name itself.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from raven.errors import RefusedError
+
+# Statuses as in RFC 9110 section 15, 431 of RFC 6585.
+STATUS: Final = {
+    "bad-request": 400,  # not HTTP, or not the HTTP that the RFCs allow
+    "bad-framing": 400,  # where the body ends could be read in two ways
+    "bad-target": 400,  # the request names no target, or two
+    "not-allowed": 403,  # the agent's allow list
+    "no-such-page": 404,
+    "bad-method": 405,  # only GET and HEAD on the gateway's own pages
+    "head-timeout": 408,
+    "head-too-large": 431,
+    "unknown-coding": 501,  # a transfer coding other than chunked
+    "unknown-node": 502,
+    "unreachable": 502,  # the agent could not connect
+    "tunnel-lost": 502,
+    "agent-error": 502,  # the agent could not say more
+    "no-answer": 502,  # the target closed before it answered
+    "bad-answer": 502,  # the target's answer is not HTTP
+    "offline-node": 503,
+    "draining": 503,
+    "busy": 503,
+    "dial-timeout": 504,
+    "bad-version": 505,
+}
+
+
+class Refusal(RefusedError):
+    """A request ends here, with an answer by the proxy itself."""
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.reason]
+
+
+def unknown_node(node: str, port: int) -> Refusal:
+    """The name never joined. Which names did is not for everybody to learn by asking."""
+    return Refusal(
+        "unknown-node",
+        f"no node named {node} has joined this gateway; check the name, and for a host behind a node ask for "
+        f"{node}.via.NODE:{port} or add the header Raven-Node: NODE",
+    )
+
+
+def offline_node(node: str, since: float | None, now: float) -> Refusal:
+    """The node joined and has no tunnel; `since` and `now` are Unix seconds."""
+    if since is None:
+        return Refusal(
+            "offline-node",
+            f"node {node} has joined but never connected; start raven-agent on it and look at its log",
+        )
+    when = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Refusal(
+        "offline-node",
+        f"node {node} is offline since {when} ({age(now - since)} ago); check its uplink and its raven-agent",
+    )
+
+
+def age(seconds: float) -> str:
+    """`seconds` in the largest unit that leaves at least one of it: 40 s, 12 min, 3 h, 5 d."""
+    whole = max(0, int(seconds))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"
