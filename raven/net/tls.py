@@ -138,6 +138,7 @@ _VERIFY_SENTENCES = {
 }
 _ALERT_SENTENCES = {
     "WRONG_VERSION_NUMBER": "the other end does not speak TLS",
+    "UNEXPECTED_EOF_WHILE_READING": "the other end hung up during the TLS handshake",
     "HTTP_REQUEST": "the other end speaks HTTP, not TLS",
     "UNSUPPORTED_PROTOCOL": "the other end does not speak TLS 1.3",
     "TLSV1_ALERT_PROTOCOL_VERSION": "the other end does not speak TLS 1.3",

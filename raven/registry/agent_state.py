@@ -99,6 +99,8 @@ class JoinDraft:
         `make_keys` gives a TLS key in PEM and a WireGuard key, for when no earlier attempt left them.
         """
         files.make_directory(directory)
+        if (directory / "ca.key").exists():
+            raise StateError(f"{directory}: a gateway's state is here; give the agent a directory of its own")
         self.directory = directory
         self._pending = directory / ".joining"
         self._now = now

@@ -23,7 +23,7 @@ class Lock:
     """Holds a directory for one process until `release`; the kernel releases it when the process dies."""
 
     def __init__(self, directory: Path, holder: str) -> None:
-        """StateError with `holder` and its process id when another process has the directory."""
+        """StateError with the name and process id of the `holder` there is, when there is one."""
         path = directory / "lock"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, SECRET_MODE)
@@ -32,16 +32,16 @@ class Lock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            process = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            other = os.pread(descriptor, 80, 0).decode("ascii", "replace").strip() or "another process"
             os.close(descriptor)
             if not isinstance(error, BlockingIOError):
                 raise failed(path, "lock", error) from error
-            raise StateError(f"{directory}: in use by another {holder} (process {process})") from error
+            raise StateError(f"{directory}: in use by {other}") from error
         with contextlib.suppress(
             OSError
         ):  # only the message above needs it, and a full disk must not stop us
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(descriptor, f"{holder} (process {os.getpid()})\n".encode(), 0)
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:

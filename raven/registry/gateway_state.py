@@ -94,6 +94,8 @@ def open_gateway(
     if cluster is not None and not is_cluster(cluster):
         raise ConfigError(f"cluster name {cluster!r}: expected up to 63 lower-case letters, digits and '-'")
     files.make_directory(directory)
+    if (directory / "agent.json").exists():
+        raise StateError(f"{directory}: an agent's state is here; give the gateway a directory of its own")
     lock = files.Lock(directory, "raven-gateway")
     try:
         first_start = not (directory / "ca.key").exists()

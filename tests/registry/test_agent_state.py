@@ -13,7 +13,7 @@ from raven.errors import StateError
 from raven.keys import PrivateKey
 from raven.pki.csr import key_pem
 from raven.registry.agent_state import AgentFile, AgentState, JoinDraft, open_agent
-from raven.registry.gateway_state import public_key
+from raven.registry.gateway_state import open_gateway, public_key
 from tests.pki.material import NOW, make_authority, make_key, seeded
 from tests.registry.disks import fill, small_disk
 
@@ -149,10 +149,19 @@ def test_one_agent_at_a_time(tmp_path: Path) -> None:
         lambda: open_agent(tmp_path, now=NOW),
         lambda: JoinDraft(tmp_path, force=True, make_keys=unused, now=NOW),
     ):
-        with pytest.raises(StateError, match=rf"in use by another raven-agent \(process {os.getpid()}\)"):
+        with pytest.raises(StateError, match=rf"in use by raven-agent \(process {os.getpid()}\)"):
             attempt()
     state.close()
     opened(tmp_path)
+
+
+def test_a_gateway_and_an_agent_do_not_share_a_directory(tmp_path: Path) -> None:
+    open_gateway(tmp_path / "gateway", hosts=[], now=NOW).close()
+    with pytest.raises(StateError, match="a gateway's state is here"):
+        JoinDraft(tmp_path / "gateway", force=True, make_keys=unused, now=NOW)
+    join(tmp_path / "agent")
+    with pytest.raises(StateError, match="an agent's state is here"):
+        open_gateway(tmp_path / "agent", hosts=[], now=NOW)
 
 
 def test_an_agent_that_never_joined_is_told_how(tmp_path: Path) -> None:

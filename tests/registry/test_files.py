@@ -106,7 +106,7 @@ def test_a_lock_is_held_against_other_processes_and_freed_by_death(tmp_path: Pat
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(StateError, match=rf"in use by another raven-gateway \(process {holder.pid}\)"):
+        with pytest.raises(StateError, match=rf"in use by raven-gateway \(process {holder.pid}\)"):
             files.Lock(tmp_path, "raven-gateway")
     finally:
         holder.send_signal(signal.SIGKILL)
