@@ -1,0 +1,254 @@
+"""The tunnel server alone: real TLS on loopback, an agent's end in the test's hands."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.join import join
+from gateway import tunnel_server
+from gateway.join import JoinResult, serve_join
+from gateway.network import GatewayNetwork
+from gateway.token import add_token
+from gateway.tunnel_server import TunnelServer
+from gateway.tunnels import Offline, TunnelTable
+from raven.config import Address
+from raven.control.messages import (
+    VERSION,
+    AgentHello,
+    GatewayHello,
+    Message,
+    PacketReport,
+    decode_control_untrusted,
+    encode,
+)
+from raven.mux.connection import Connection
+from raven.net.tls import agent_context, gateway_context
+from raven.net.tls_stream import client_handshake
+from raven.net.tunnel import Tunnel, TunnelLost
+from raven.registry.agent_state import AgentState
+from raven.registry.gateway_state import GatewayState, open_gateway
+from raven.registry.sqlite import SqliteRegistry
+
+
+@dataclass
+class Bench:
+    """A server that listens, and the states of nodes that joined it."""
+
+    server: TunnelServer
+    state: GatewayState
+    registry: SqliteRegistry
+    directory: Path
+    port: int = 0
+
+    async def join(self, node: str) -> AgentState:
+        token = add_token(self.registry, self.state.authority.pin, now=time.time())
+        gateway = Address("127.0.0.1", self.port)
+        return (await join(self.directory / node, gateway=gateway, token=token, node=node)).state
+
+    async def dial(self, state: AgentState) -> Tunnel:
+        transport = await trio.open_tcp_stream("127.0.0.1", self.port)
+        stream = await client_handshake(transport, agent_context(state))
+        return Tunnel(stream, initiator=True, peer="the server under test")
+
+    async def refused(self, reason: str) -> None:
+        await _until(lambda: self.server.refused[reason] > 0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    state = open_gateway(
+        tmp_path / "gateway", hosts=["127.0.0.1"], name="gw-1", cluster="test", now=time.time()
+    )
+    registry = SqliteRegistry(state.registry, now=time.time())
+
+    def last_seen(name: str) -> float | None:
+        if (record := registry.node(name)) is None:
+            raise KeyError(name)
+        return record.last_seen
+
+    async def serve(stream: trio.abc.Stream, address: str) -> JoinResult:
+        return await serve_join(
+            stream, authority=state.authority, registry=registry, gateways=["127.0.0.1:1"], peer=address
+        )
+
+    server = TunnelServer(
+        table=TunnelTable(last_seen),
+        registry=registry,
+        context=gateway_context(state),
+        cluster="test",
+        hello=GatewayHello(version=VERSION, gateway="gw-1", cluster="test", software="0", gateways=[]),
+        network=GatewayNetwork(
+            name="gw-1",
+            private_key=state.wg_private_key,
+            public_key=state.wg_public_key,
+            endpoint="127.0.0.1:4500",
+            listen_port=4500,
+            pod_cidrs=[],
+            interface="none",
+            state_dir=tmp_path,
+            off="not in this test",
+        ),
+        join=serve,
+    )
+    yield Bench(server, state, registry, tmp_path)
+    registry.close()
+    state.close()
+
+
+@asynccontextmanager
+async def _serving(bench: Bench) -> AsyncIterator[trio.Nursery]:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    bench.port = listeners[0].socket.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.server.serve, listeners, nursery)
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+def _hello(node: str, *, version: int = VERSION) -> AgentHello:
+    return AgentHello(version=version, node=node, software="9.9", packets=None, no_packets_reason="a test")
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Returns once it holds; looks again every 10 ms, for what no event tells."""
+    with trio.fail_after(10):
+        while True:
+            if condition():
+                return
+            await trio.sleep(0.01)
+
+
+async def _lost(tunnel: Tunnel, *messages: Message) -> str:
+    """Why the server ended the tunnel after these messages."""
+    async with trio.open_nursery() as nursery:
+
+        async def say() -> None:
+            for message in messages:
+                await tunnel.send_control(encode(message))
+
+        nursery.start_soon(say)
+        with trio.fail_after(10), pytest.raises(TunnelLost) as caught:
+            await tunnel.run(None)
+    return str(caught.value)
+
+
+async def test_a_hello_opens_the_door(bench: Bench) -> None:
+    async with _serving(bench) as nursery:
+        state = await bench.join("shop-1")
+        tunnel = await bench.dial(state)
+        nursery.start_soon(tunnel.run, None)
+        await tunnel.send_control(encode(_hello("shop-1")))
+        answer = decode_control_untrusted(await tunnel.control.receive())
+        assert isinstance(answer, GatewayHello)
+        assert answer.gateway == "gw-1"
+        live = bench.server.table.live("shop-1")
+        assert live is not None
+        await tunnel.send_control(encode(PacketReport(problem="no TUN")))
+        await _until(lambda: live.report is not None)
+        assert live.report == PacketReport(problem="no TUN")
+        assert live.evidence_age() < 10
+        record = bench.registry.node("shop-1")
+        assert record is not None
+        assert record.software == "9.9"
+        await tunnel.drain("done")
+        await _until(lambda: isinstance(bench.server.table.lookup("shop-1"), Offline))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "words"),
+    [
+        (_hello("shop-2"), "wrong-node", "the hello names node shop-2, the certificate shop-1"),
+        (_hello("shop-1", version=99), "wrong-version", "control version 99, this gateway 1"),
+        (PacketReport(problem=""), "bad-control", "the first message is a PacketReport, expected AgentHello"),
+    ],
+)
+async def test_a_wrong_first_word(bench: Bench, message: Message, reason: str, words: str) -> None:
+    async with _serving(bench):
+        state = await bench.join("shop-1")
+        assert words in await _lost(await bench.dial(state), message)
+        await bench.refused(reason)
+        assert bench.server.table.live("shop-1") is None
+
+
+async def test_silence_after_the_handshake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel_server, "HELLO_MAX", 0.05)
+    async with _serving(bench):
+        state = await bench.join("shop-1")
+        assert "no hello within" in await _lost(await bench.dial(state))
+        await bench.refused("hello-timeout")
+
+
+async def test_half_a_handshake_ends_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel_server, "HANDSHAKE_MAX", 0.05)
+    async with _serving(bench), await trio.open_tcp_stream("127.0.0.1", bench.port) as stream:
+        await stream.send_all(b"\x16\x03\x01")
+        await bench.refused("tls-timeout")
+        assert bench.server.strangers == 0
+
+
+async def test_strangers_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel_server, "STRANGERS_MAX", 2)
+    async with _serving(bench):
+        held = [await trio.open_tcp_stream("127.0.0.1", bench.port) for _ in range(2)]
+        await _until(lambda: bench.server.strangers == 2)
+        async with await trio.open_tcp_stream("127.0.0.1", bench.port) as late:
+            with trio.fail_after(10):
+                with suppress(trio.BrokenResourceError):
+                    assert await late.receive_some() == b""
+        await bench.refused("too-many-strangers")
+        for stream in held:
+            await stream.aclose()
+        state = await bench.join("shop-1")
+        assert state.node == "shop-1"
+
+
+async def test_a_dead_tunnel_gives_way_to_the_node_that_came_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel_server, "RIVAL_MAX", 0.05)
+    async with _serving(bench) as nursery:
+        state = await bench.join("shop-1")
+        transport = await trio.open_tcp_stream("127.0.0.1", bench.port)
+        silent = await client_handshake(transport, agent_context(state))
+        connection = Connection(initiator=True, now=0.0)
+        connection.send_control(encode(_hello("shop-1")))
+        await silent.send_all(connection.data_to_send(1 << 16))  # and never reads, so answers no ping
+        await _until(lambda: bench.server.table.live("shop-1") is not None)
+        old = bench.server.table.live("shop-1")
+        back = await bench.dial(state)
+        nursery.start_soon(back.run, None)
+        await back.send_control(encode(_hello("shop-1")))
+        await back.control.receive()
+        assert bench.server.table.live("shop-1") is not old
+        await _until(lambda: bench.server.lost["replaced"] > 0)
+        assert bench.server.table.live("shop-1") is not None
+        await trio.aclose_forcefully(silent)
+
+
+async def test_a_living_tunnel_stays(bench: Bench) -> None:
+    async with _serving(bench) as nursery:
+        state = await bench.join("shop-1")
+        first = await bench.dial(state)
+        nursery.start_soon(first.run, None)
+        await first.send_control(encode(_hello("shop-1")))
+        await first.control.receive()
+        held = bench.server.table.live("shop-1")
+        assert "already has a tunnel that answers" in await _lost(await bench.dial(state), _hello("shop-1"))
+        await bench.refused("node-connected")
+        assert bench.server.table.live("shop-1") is held
+        assert await first.ping() >= 0
+
+
+async def test_a_certificate_that_was_replaced(bench: Bench) -> None:
+    async with _serving(bench):
+        old = await bench.join("shop-1")
+        token = add_token(bench.registry, bench.state.authority.pin, node="shop-1", now=time.time())
+        gateway = Address("127.0.0.1", bench.port)
+        await join(bench.directory / "again", gateway=gateway, token=token, node="shop-1")
+        await _lost(await bench.dial(old), _hello("shop-1"))
+        await bench.refused("certificate-replaced")
