@@ -173,7 +173,7 @@ async def _dial(gateway: Address) -> trio.SSLStream[trio.SocketStream]:
             "unreachable", f"{gateway} does not answer within {_CONNECT_TIMEOUT:.0f} s"
         ) from error
     except OSError as error:
-        raise PeerError("unreachable", f"{gateway} cannot be reached: {error.strerror or error}") from error
+        raise PeerError("unreachable", f"{gateway} cannot be reached: {_os_reasons(error)}") from error
     stream = trio.SSLStream(transport, join_context())
     try:
         await _shake_hands(stream, gateway)
@@ -194,6 +194,13 @@ async def _shake_hands(stream: trio.SSLStream[trio.SocketStream], gateway: Addre
         raise PeerError("handshake", f"{gateway}: {handshake_problem(error)}") from error
     if stream.selected_alpn_protocol() != JOIN_ALPN:
         raise PeerError("wrong-alpn", f"{gateway} speaks TLS, but not {JOIN_ALPN}; is it a Raven gateway?")
+
+
+def _os_reasons(error: OSError) -> str:
+    """What went wrong at each address that was tried; trio keeps it as the cause of its own error."""
+    cause = error.__cause__
+    causes = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause or error,)
+    return "; ".join(dict.fromkeys(getattr(each, "strerror", None) or str(each) for each in causes))
 
 
 def _make_keys(random: Random) -> tuple[bytes, PrivateKey]:

@@ -187,13 +187,13 @@ def check_leaf_untrusted(
             certificate = _certificate(data.encode("utf-8", "replace"))
         else:
             certificate = x509.load_der_x509_certificate(data)
-        certificate.verify_directly_issued_by(ca)
-    except InvalidSignature as error:
-        raise PeerError(
-            "foreign-certificate", "the certificate is not signed by the CA shown with it"
-        ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PeerError("bad-certificate", f"the certificate cannot be used: {error}") from error
+        raise PeerError("bad-certificate", f"the certificate cannot be read: {error}") from error
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (InvalidSignature, ValueError, TypeError) as error:
+        message = "the certificate is not signed by the CA it should be"
+        raise PeerError("foreign-certificate", message) from error
     leaf = _leaf_untrusted(certificate)
     if leaf.identity.cluster != cluster:
         raise PeerError(

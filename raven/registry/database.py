@@ -78,8 +78,8 @@ class Database:
                 yield self._writer
                 self._writer.execute("COMMIT")
             except BaseException as error:
-                if self._writer.in_transaction:  # SQLite rolls back by itself on some failures
-                    with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(sqlite3.Error):  # of a connection that was closed meanwhile
+                    if self._writer.in_transaction:  # SQLite rolls back by itself on some failures
                         self._writer.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
                     raise _failed(self.path, error) from error
