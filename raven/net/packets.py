@@ -1,0 +1,297 @@
+"""One end of the packet lane: holds a device, and the host's routes over it, to a plan.
+
+The gateway's and the agent's `network` say what is planned and read how it goes. What goes wrong here is a
+sentence in `problem` (nothing passes) or `warnings` (something does not), and is tried again; nothing but
+cancellation ends `run`. It looks again every few seconds, so what another hand changes is put right.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from raven.errors import RavenError
+from raven.keys import PrivateKey, PublicKey
+from raven.net.adoption import Adopted, adopt_or_start
+from raven.net.device import UAPI_DIRECTORY, Device, DeviceError
+from raven.net.device_plan import observed, parse_endpoint, peer_change
+from raven.net.probe import Prober
+from raven.topology.model import IPNetwork, probe_address
+from raven.topology.plan import Plan, diff
+from raven.wg import configuration as wg
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from raven.net.netlink import HostInterface
+
+T = TypeVar("T")
+
+LOOK_INTERVAL = 10.0  # seconds between two looks at the device; also how old the state below may be
+HOST_LOOKS = 6  # looks at the device for one at the host's routes, which costs more
+SETTLE = 0.2  # seconds in which changes of the plan gather; a site that restarts comes node by node
+BACKOFF_MIN, BACKOFF_MAX = 0.5, 120.0  # seconds; each new try may start a Python process on a small board
+_LAST_WORDS = 0.5  # seconds between a broken answer and the end of the process, at most
+CLEAN_UP_MAX = 15.0  # seconds for leaving the host as it was found; systemd gives 90 to everything
+
+
+class PacketLane:
+    """The device `interface` and what the host needs to use it."""
+
+    def __init__(
+        self,
+        *,
+        interface: str,
+        private_key: PrivateKey,
+        public_key: PublicKey,
+        listen_port: int,
+        own_networks: Sequence[IPNetwork],
+        state_dir: Path,
+        log: FilteringBoundLogger,
+        program: Sequence[str] | None = None,
+        directory: Path = UAPI_DIRECTORY,
+    ) -> None:
+        """`listen_port` 0 leaves it to the device. `program` stands in for `raven-wg -f`."""
+        self.interface = interface
+        self.problem = ""  # why no packets pass; "" while they do, and before the first attempt has ended
+        self.warnings: list[str] = []  # what does not work although packets pass
+        self.held = False  # the device has been held to a plan at least once
+        self.state: wg.DeviceState | None = None  # as of the last look; None: there is no device now
+        self.counters: Mapping[str, int] = {}  # drops of the device by reason, as of the last look
+        self.prober = Prober(probe_address(public_key))
+        self._private_key = private_key
+        self._listen_port = listen_port
+        self._own_networks = tuple(own_networks)
+        self._state_dir = state_dir
+        self._log = log
+        self._program = program
+        self._directory = directory
+        self._plan = Plan()
+        self._wake = trio.Event()
+        self._changed = trio.Event()
+        self._threads = trio.CapacityLimiter(1)  # netlink calls, one after the other
+
+    def follow(self, plan: Plan) -> None:
+        """Called with every new plan; takes effect within a moment, or once there is a device."""
+        if plan != self._plan:
+            self._plan = plan
+            self._wake.set()
+
+    def peer(self, key: PublicKey) -> wg.PeerState | None:
+        """The peer as of the last look."""
+        peers = self.state.peers if self.state is not None else ()
+        return next((peer for peer in peers if peer.public_key == key), None)
+
+    async def changed(self) -> None:
+        """Returns when `problem`, `warnings` or `held` are no longer what they were at the call."""
+        await self._changed.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Holds the device to the plan until cancelled, then leaves the host as it was found.
+
+        Started as soon as the first attempt has ended, well or not.
+        """
+        started = _once(task_status.started)
+        backoff = BACKOFF_MIN
+        while True:
+            begin = trio.current_time()
+            try:
+                problem = await self._hold(started)
+            except Exception as error:  # a bug here must not take the other lane along
+                self._log.exception("the packet lane has a fault")
+                problem = f"the packet lane has a fault ({type(error).__name__}); the log has the traceback"
+            self.state, self.counters = None, {}
+            self._say(problem, [])
+            started()
+            backoff = BACKOFF_MIN if trio.current_time() - begin > BACKOFF_MAX else backoff
+            await trio.sleep(backoff)
+            backoff = min(2 * backoff, BACKOFF_MAX)
+
+    async def _hold(self, started: Callable[[], None]) -> str:
+        """Gets a device and holds it for as long as it lives; returns why that has ended."""
+        async with trio.open_nursery() as logs:
+            try:
+                adopted = await adopt_or_start(
+                    self.interface,
+                    key=self._private_key,
+                    state_dir=self._state_dir,
+                    nursery=logs,
+                    log=self._log,
+                    program=self._program,
+                    directory=self._directory,
+                )
+                host: HostInterface | None = None
+                try:
+                    host = await self._in_thread(lambda: _host_interface(self.interface))
+                    return await self._hold_device(adopted, host, started)
+                finally:
+                    with trio.move_on_after(CLEAN_UP_MAX) as cleaning:
+                        cleaning.shield = True
+                        await self._give_back(adopted, host)
+            except RavenError as error:
+                return str(error)
+            finally:
+                logs.cancel_scope.cancel()
+        raise AssertionError("unreachable")
+
+    async def _hold_device(self, adopted: Adopted, host: HostInterface, started: Callable[[], None]) -> str:
+        reason = ""
+        gone = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal reason
+                reason = await adopted.wait_gone()
+                gone.set()
+                nursery.cancel_scope.cancel()
+
+            async def echo() -> None:
+                try:
+                    await self.prober.run()
+                except RavenError as error:
+                    self._log.warning("no packet-lane probes", why=str(error))
+
+            nursery.start_soon(watch)
+            nursery.start_soon(echo)
+            try:
+                await self._introduce(adopted.device)
+                await self._keep_to_plan(adopted.device, host, started)
+            except RavenError as error:
+                with trio.move_on_after(_LAST_WORDS):  # its end says more than an answer that did not come
+                    await gone.wait()
+                reason = reason or str(error)
+            nursery.cancel_scope.cancel()
+        return reason
+
+    async def _introduce(self, device: Device) -> None:
+        """Gives the device its key and port."""
+        state = await device.state()
+        other_port = self._listen_port not in (0, state.listen_port)
+        try:
+            await device.configure(
+                wg.DeviceChange(
+                    private_key=self._private_key if state.private_key != self._private_key else None,
+                    listen_port=self._listen_port if other_port else None,
+                )
+            )
+        except wg.UapiError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise DeviceError(f"UDP port {self._listen_port} is in use by another program") from error
+            raise DeviceError(f"the device {device.name} refuses its key or port: {error}") from error
+
+    async def _keep_to_plan(self, device: Device, host: HostInterface, started: Callable[[], None]) -> None:
+        prescribed: dict[PublicKey, str] = {}  # endpoints given since we hold the device
+        held: Plan | None = None
+        looks = 0
+        while True:
+            self._wake = trio.Event()
+            plan = self._plan
+            change_host = plan != held or looks % HOST_LOOKS == 0
+            warnings = await self._apply(device, host if change_host else None, plan, prescribed)
+            self._say("", self.warnings if warnings is None else warnings, held=True)
+            held = plan
+            looks += 1
+            started()
+            with trio.move_on_after(LOOK_INTERVAL):
+                await self._wake.wait()
+                await trio.sleep(SETTLE)
+
+    async def _apply(
+        self, device: Device, host: HostInterface | None, plan: Plan, prescribed: dict[PublicKey, str]
+    ) -> list[str] | None:
+        """Makes device and host what `plan` says, in the order that `Changes` asks for.
+
+        Returns what the host lacks; None when it was not looked at.
+        """
+        state = await device.state()
+        holds = observed(state, plan, prescribed)
+        changes = diff(holds, plan)
+        if changes.peers_changed:
+            before = {peer.public_key: peer for peer in holds.peers}
+            await device.configure(
+                wg.DeviceChange(
+                    peers=[
+                        peer_change(change, before.get(change.public_key)) for change in changes.peers_changed
+                    ]
+                )
+            )
+            prescribed |= {
+                change.public_key: change.endpoint
+                for change in changes.peers_changed
+                if change.endpoint is not None
+            }
+        warnings = None if host is None else await self._hold_host(host, plan)
+        if changes.peers_removed:
+            gone = [wg.PeerChange(public_key=key, remove=True) for key in sorted(changes.peers_removed)]
+            await device.configure(wg.DeviceChange(peers=gone))
+            for key in changes.peers_removed:
+                prescribed.pop(key, None)
+        self.state = await device.state() if changes else state
+        self.counters = await device.counters()
+        return warnings
+
+    async def _hold_host(self, host: HostInterface, plan: Plan) -> list[str]:
+        from raven.net.netlink import Wanted
+
+        want = Wanted(
+            address=plan.address,
+            routes=frozenset(route.destination for route in plan.routes),
+            own_networks=self._own_networks,
+            endpoints=frozenset(
+                ipaddress.ip_address(endpoint.host)
+                for peer in plan.peers
+                if (endpoint := parse_endpoint(peer.endpoint)) is not None
+            ),
+        )
+        return await self._in_thread(lambda: host.hold(want))
+
+    async def _give_back(self, adopted: Adopted, host: HostInterface | None) -> None:
+        """Leaves the host as it was found; where our process ends, link, addresses and routes go with it."""
+        if adopted.process is None and host is not None:
+            try:
+                await self._in_thread(host.release)
+                if not adopted.found.up:
+                    await self._in_thread(lambda: host.set_link(up=False))
+            except RavenError as error:
+                self._log.warning("routes may be left", interface=self.interface, why=str(error))
+        await adopted.give_back()
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._threads)
+
+    def _say(self, problem: str, warnings: list[str], *, held: bool = False) -> None:
+        if (problem, warnings, self.held or held) == (self.problem, self.warnings, self.held):
+            return
+        if problem != self.problem and problem:
+            self._log.warning("packets do not pass", why=problem)
+        elif problem != self.problem or (held and not self.held):
+            self._log.info("packets may pass", interface=self.interface)
+        for warning in warnings:
+            if warning not in self.warnings:
+                self._log.warning("packets pass in part", why=warning)
+        self.problem, self.warnings, self.held = problem, warnings, self.held or held
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def _host_interface(name: str) -> HostInterface:
+    from raven.net.netlink import HostInterface  # here for its price; see there
+
+    return HostInterface(name)
+
+
+def _once(call: Callable[[], None]) -> Callable[[], None]:
+    called = False
+
+    def first() -> None:
+        nonlocal called
+        if not called:
+            called = True
+            call()
+
+    return first
