@@ -48,7 +48,7 @@ class Report:
         try:
             said, held = Text(step.run(scene)), True
         except (LabError, OSError, ValueError, LookupError) as error:
-            said, held = Text(f"FAILED: {error or type(error).__name__}", style="red"), False
+            said, held = Text(f"FAILED: {_short(error)}", style="red"), False
         took = time.monotonic() - began
         self._rows.append((step, said, took))
         self.failed += not held
@@ -69,3 +69,9 @@ class Report:
             spinner = Spinner("dots", "running")
             table.add_row(str(len(self._rows) + 1), running.title, Text(running.shown), spinner, "")
         return table
+
+
+def _short(error: Exception) -> str:
+    """The first and the last line of what went wrong; logs follow below the table."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"

@@ -100,7 +100,7 @@ class SshServer(NamedTuple):
         )
 
 
-def sshd(machine: Machine, port: int = 2222) -> SshServer:
+def sshd(machine: Machine, port: int = 2222, *, max_startups: int = 10) -> SshServer:
     """OpenSSH's server on all addresses of the machine, one throw-away key allowed in as root."""
     directory = machine.directory / f"sshd@{machine.name}"
     directory.mkdir(mode=0o700)
@@ -114,6 +114,7 @@ def sshd(machine: Machine, port: int = 2222) -> SshServer:
         f"Port {port}\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/authorized_keys\n"
         "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
         "PermitRootLogin prohibit-password\nUseDNS no\nPrintMotd no\nLogLevel ERROR\n"
+        f"MaxStartups {max_startups}\n"
         "AllowTcpForwarding yes\nGatewayPorts no\n"
     )
     # sshd insists on /run/sshd. A private /run leaves the host's as it is.

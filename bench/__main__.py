@@ -1,0 +1,79 @@
+"""`make bench`: every figure beside what a user would pick instead, measured in the same run.
+
+python -m bench [--rounds N] [--only streams,agents,packets] [--json] [--write]
+"""
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.table import Row, as_json, markdown, rendered
+from tests.lab.errors import LabError
+from tests.lab.world import missing
+
+MODULES = ("streams", "agents", "packets")
+RESULTS = Path(__file__).with_name("results")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures Raven beside its peers.")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians are shown")
+    parser.add_argument("--only", default=",".join(MODULES), help="comma list of %(default)s")
+    parser.add_argument("--json", action="store_true", help="rows as JSON on standard output")
+    parser.add_argument("--write", action="store_true", help="keep the table in bench/results/DATE.md")
+    options = parser.parse_args()
+    chosen = options.only.split(",")
+    if unknown := [name for name in chosen if name not in MODULES]:
+        parser.error(f"there is no {', '.join(unknown)}; choose from {', '.join(MODULES)}")
+    if reason := missing():
+        print(f"make bench: {reason}", file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    failed = False
+    for name in chosen:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        try:
+            rows += importlib.import_module(f"bench.{name}").measure(options.rounds)
+        except (LabError, OSError) as error:
+            print(f"bench {name}: {error}", file=sys.stderr)
+            failed = True
+        except KeyboardInterrupt:
+            return 130
+    if options.json:
+        print(json.dumps({"machine": machine(), "rows": as_json(rows)}, indent=2))
+    else:
+        console = Console()
+        console = console if console.is_terminal else Console(width=120)
+        console.print(rendered(rows, title=f"Raven, medians of {options.rounds} interleaved rounds"))
+        print(machine())
+    if options.write:
+        RESULTS.mkdir(exist_ok=True)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        text = f"# {today}\n\n{machine()}\n\n{markdown(rows)}"
+        (RESULTS / f"{today}.md").write_text(text)
+    return 1 if failed else 0
+
+
+def machine() -> str:
+    """One line about what ran this, with nothing in it about where it stands."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
+    return (
+        f"{os.cpu_count()} cores, {model}, Linux {kernel}, "
+        f"{platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The two ends of a measured TCP stream: a server program at the edge, and clients as functions.
+
+The first byte that a client sends says what it wants: `d` zeros until it closes, `u` a count of what it
+sends, `e` the same byte back. Blocking sockets and large buffers: what is measured is the way between.
+
+    python -m bench.traffic PORT        serves on 127.0.0.1
+"""
+
+import socket
+import struct
+import sys
+import threading
+import time
+
+_BUFFER = 1 << 18  # bytes; larger brings nothing
+_COUNT = struct.Struct("!Q")
+_WARM_UP = 0.3  # seconds not counted: slow start and growing windows
+
+
+def serve(port: int) -> None:
+    with socket.create_server(("127.0.0.1", port), backlog=256) as listener:
+        while True:
+            peer, _ = listener.accept()
+            threading.Thread(target=_serve_one, args=(peer,), daemon=True).start()
+
+
+def _serve_one(peer: socket.socket) -> None:
+    with peer:
+        try:
+            match peer.recv(1):
+                case b"d":
+                    zeros = bytes(_BUFFER)
+                    while True:
+                        peer.sendall(zeros)
+                case b"u":
+                    peer.sendall(_COUNT.pack(_drain(peer, None)))
+                case b"e":
+                    peer.sendall(b"e")
+        except OSError:
+            return  # the client has what it wanted
+
+
+def _drain(peer: socket.socket, until: float | None) -> int:
+    """Bytes that came before the end, or before the time `until`."""
+    buffer = bytearray(_BUFFER)
+    total = 0
+    while (until is None or time.perf_counter() < until) and (got := peer.recv_into(buffer)):
+        total += got
+    return total
+
+
+def download(peer: socket.socket, seconds: float) -> float:
+    """Gb/s from the server through `peer`."""
+    peer.sendall(b"d")
+    _drain(peer, time.perf_counter() + _WARM_UP)
+    began = time.perf_counter()
+    total = _drain(peer, began + seconds)
+    return total * 8 / (time.perf_counter() - began) / 1e9
+
+
+def upload(peer: socket.socket, seconds: float) -> float:
+    """Gb/s to the server through `peer`, as the server counted them."""
+    zeros = bytes(_BUFFER)
+    began = time.perf_counter()
+    peer.sendall(b"u")
+    while time.perf_counter() - began < seconds:
+        peer.sendall(zeros)
+    peer.shutdown(socket.SHUT_WR)
+    (total,) = _COUNT.unpack(peer.recv(_COUNT.size, socket.MSG_WAITALL))
+    return int(total) * 8 / (time.perf_counter() - began) / 1e9
+
+
+def echo(peer: socket.socket) -> None:
+    """Returns when a byte has been to the server and back."""
+    peer.sendall(b"e")
+    if peer.recv(1) != b"e":
+        raise ConnectionError("no echo")
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
