@@ -6,29 +6,29 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup system demo test lint bench bench-streams bench-packets clean
+.PHONY: help setup system demo test lint bench clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
 	@echo "make test [ARGS=...]      the whole suite; ARGS goes to pytest"
 	@echo "make lint                 ruff, mypy --strict, import-linter"
-	@echo "make bench                speed and memory beside ssh -R and wireguard-go (root)"
-	@echo "make clean                removes the virtual environment and caches"
+	@echo "make bench [ARGS=...]     speed and memory beside ssh -R and wireguard-go (root)"
+	@echo "make clean                removes the virtual environment, caches and what a killed demo left"
 
 setup: $(VENV)/.done
 
 $(VENV)/.done: constraints.txt pyproject.toml .ci/venv
-	.ci/venv $(PYTHON) $(VENV)
+	@.ci/venv $(PYTHON) $(VENV)
 	@touch $@
 
 system:
 	@.ci/system-packages
 
 demo: setup system
-	$(BIN)/python -m tests.demo $(ARGS)
+	@$(BIN)/python -m tests.demo $(ARGS)
 
 test: setup system
-	$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -37,7 +37,8 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup system
-	$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
 
 clean:
+	-@[ ! -x $(BIN)/python ] || $(BIN)/python -m tests.lab clean
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
