@@ -71,10 +71,10 @@ class DatagramsReceived:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """A PING came back after `rtt` seconds; `explicit` when `ping` had asked for it."""
+    """The PING that `ping` named `token` came back after `rtt` seconds."""
 
+    token: int
     rtt: float
-    explicit: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ class GoAwayReceived:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEnded:
-    """The last event: what the peer did or failed to do. Flush `data_to_send` once more, then close."""
+    """The last event: flush `data_to_send` once more, then close. No error: both sides wanted it."""
 
-    error: PeerError
+    error: PeerError | None
 
 
 Event = (
