@@ -35,15 +35,15 @@ class Report:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live:
-            self._live.update(self._table(None), refresh=True)
+            self._live.update(self.table(), refresh=True)
             self._live.stop()
         else:
-            self.console.print(self._table(None))
+            self.console.print(self.table())
 
     def run(self, step: Step, scene: Scene) -> bool:
         """Whether the step held."""
         if self._live:
-            self._live.update(self._table(step))
+            self._live.update(self.table(step))
         began = time.monotonic()
         try:
             said, held = Text(step.run(scene)), True
@@ -56,7 +56,8 @@ class Report:
             print(f"{'held' if held else 'FAILED'} {took:5.1f} s  {step.title}", file=sys.stderr, flush=True)
         return held
 
-    def _table(self, running: Step | None) -> Table:
+    def table(self, running: Step | None = None) -> Table:
+        """The rows so far, and one that turns for the step that is `running`."""
         table = Table(title="Raven: the main job, on real programs", title_justify="left", expand=False)
         table.add_column("", justify="right")
         table.add_column("step", min_width=24)

@@ -32,6 +32,7 @@ class Step:
     shown: str
     run: Callable[[Scene], str]
     vital: bool = False  # without it nothing after it can hold
+    last: bool = False  # after it nothing is left to look at
 
 
 def build(world: World) -> Scene:

@@ -218,5 +218,5 @@ def story(*, once: bool) -> list[Step]:
         ),
     ]
     if once:
-        steps.append(Step("everything stops", "SIGTERM to agents and gateway", stop))
+        steps.append(Step("everything stops", "SIGTERM to agents and gateway", stop, last=True))
     return steps
