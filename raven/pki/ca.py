@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from raven.errors import PeerError
-from raven.pki.csr import Key, PublicKey, key_hash
+from raven.pki.csr import UNUSABLE, Key, PublicKey, key_hash
 from raven.pki.identity import Identity, Role, gateway_identity, identity_among_untrusted, node_identity
 from raven.pki.renewal import BACKDATE, CA_LIFE, LEAF_LIFE, is_valid_at, renew_at
 
@@ -90,7 +89,7 @@ class Authority:
             x509.load_pem_x509_certificate(leaf.pem.encode("ascii")).verify_directly_issued_by(
                 self.certificate
             )
-        except (ValueError, TypeError, InvalidSignature):
+        except UNUSABLE:
             return False
         return True
 
@@ -143,8 +142,8 @@ def load_ca_certificate(pem: bytes) -> x509.Certificate:
     certificate = _certificate(pem)
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except x509.ExtensionNotFound as error:
-        raise ValueError("not a CA certificate") from error
+    except UNUSABLE as error:
+        raise ValueError(f"not a CA certificate: {error}") from error
     if not constraints.ca or constraints.path_length != 0 or not _is_p256(certificate):
         raise ValueError("not a CA certificate of Raven's kind (P-256, path length 0)")
     return certificate
@@ -187,11 +186,11 @@ def check_leaf_untrusted(
             certificate = _certificate(data.encode("utf-8", "replace"))
         else:
             certificate = x509.load_der_x509_certificate(data)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNUSABLE as error:
         raise PeerError("bad-certificate", f"the certificate cannot be read: {error}") from error
     try:
         certificate.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError) as error:
+    except UNUSABLE as error:
         message = "the certificate is not signed by the CA it should be"
         raise PeerError("foreign-certificate", message) from error
     leaf = _leaf_untrusted(certificate)
@@ -259,13 +258,16 @@ def _host_name(host: str) -> x509.GeneralName:
 def _certificate(pem: bytes) -> x509.Certificate:
     if len(pem) > PEM_MAX:
         raise ValueError(f"{len(pem)} bytes are too many for one certificate")
-    return x509.load_pem_x509_certificate(pem)
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from error
 
 
 def _is_p256(certificate: x509.Certificate) -> bool:
     try:
         key = certificate.public_key()
-    except UnsupportedAlgorithm:
+    except UNUSABLE:
         return False
     return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
 
@@ -280,7 +282,7 @@ def _leaf_untrusted(certificate: x509.Certificate) -> Leaf:
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except UNUSABLE as error:
         raise PeerError("bad-certificate", f"the certificate cannot be used: {error}") from error
     identity = identity_among_untrusted(names.get_values_for_type(x509.UniformResourceIdentifier))
     wanted = {Role.NODE: ExtendedKeyUsageOID.CLIENT_AUTH, Role.GATEWAY: ExtendedKeyUsageOID.SERVER_AUTH}

@@ -17,6 +17,18 @@ from raven.errors import PeerError
 
 CSR_MAX = 8192  # characters; a P-256 request is 500, the rest is room for extensions we ignore
 
+# Whatever the library says about bytes it does not like; some of it has no common ancestor but Exception.
+UNUSABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    InvalidSignature,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
 Key = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
@@ -74,7 +86,7 @@ def read_csr_untrusted(pem: str) -> PublicKey:
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise PeerError("bad-csr", "the certificate request's key is not ECDSA P-256")
         signed = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except UNUSABLE as error:
         raise PeerError("bad-csr", f"the certificate request cannot be read: {error}") from error
     if not signed:
         raise PeerError("bad-csr", "the certificate request is not signed by the key in it")
