@@ -241,10 +241,14 @@ class Connection:
         return token
 
     def go_away(self, code: EndCode, message: str) -> None:
-        """No new streams from now on. With another code than SHUTDOWN the driver closes after a flush."""
-        if not self.ended:
-            self.going_away = True
-            self._queue(frames.encode_go_away(code, message))
+        """No new streams from now on. Any other code than SHUTDOWN ends the connection: flush, then close."""
+        if self.ended:
+            return
+        self.going_away = True
+        if code is not EndCode.SHUTDOWN:
+            self.ended = True
+            self._outbox.clear()
+        self._outbox.control(frames.encode_go_away(code, message))
 
     # Clock ----------------------------------------------------------------------------------------
 
@@ -274,7 +278,7 @@ class Connection:
 
     # From below -----------------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes | memoryview, now: float) -> None:
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Takes what the transport delivered; `data` is borrowed until the call returns."""
         if self.ended:
             return

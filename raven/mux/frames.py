@@ -126,7 +126,7 @@ class FrameDecoder:
         self._in_payload = False
         self._partial = bytearray()  # a header or a payload that did not arrive in one piece
 
-    def feed_untrusted(self, data: bytes | memoryview) -> Iterator[Frame]:
+    def feed_untrusted(self, data: bytes | bytearray | memoryview) -> Iterator[Frame]:
         """The frames that `data` completes, and pieces of DATA as far as they have come.
 
         PeerError at the first frame that is too long, too short, unknown, or on the wrong stream.
