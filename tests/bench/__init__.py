@@ -1,0 +1,1 @@
+"""Tests of `bench`: the arithmetic of its table, and the server it measures with."""

@@ -1,0 +1,33 @@
+"""The measured server and its clients, over loopback."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bench import traffic
+
+
+@pytest.fixture
+def peer() -> Iterator[socket.socket]:
+    """A connection to one serving thread."""
+    ours, theirs = socket.socketpair()
+    server = threading.Thread(target=traffic._serve_one, args=(theirs,))
+    server.start()
+    with ours:
+        yield ours
+    server.join(5)
+    assert not server.is_alive()
+
+
+def test_a_download_counts_what_comes(peer: socket.socket) -> None:
+    assert traffic.download(peer, 0.05) > 0
+
+
+def test_an_upload_is_what_the_server_counted(peer: socket.socket) -> None:
+    assert traffic.upload(peer, 0.05) > 0
+
+
+def test_an_echo_has_been_there(peer: socket.socket) -> None:
+    traffic.echo(peer)
