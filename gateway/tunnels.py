@@ -31,6 +31,12 @@ class AgentTunnel(Protocol):
     @property
     def node(self) -> str: ...
 
+    @property
+    def software(self) -> str: ...
+
+    @property
+    def pod_cidrs(self) -> Sequence[str]: ...
+
     async def open_stream(self, request: OpenRequest, priority: Priority) -> trio.abc.HalfCloseableStream:
         """A stream whose other end the agent has connected to the request's target.
 
