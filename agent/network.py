@@ -5,14 +5,31 @@ after a restart while no gateway can be reached. Nothing that goes wrong here le
 offer's reason or the report's problem, and is tried again.
 """
 
+from __future__ import annotations
+
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
+from agent import network_map
+from agent.hub_endpoint import HubEndpoint, NoEndpoint
+from raven import log
 from raven.control.messages import NetworkMap, PacketOffer, PacketReport
+from raven.errors import ConfigError, PeerError
 from raven.keys import PrivateKey, PublicKey
+from raven.net.packets import PacketLane
+from raven.net.probe import ProbeError
 from raven.status import Lane
+from raven.topology.model import Member, parse_pod_networks_untrusted, probe_address
+from raven.topology.plan import plan
+
+SILENCE_MAX = 20.0  # seconds without a byte from the hub before it is probed
+KEYS_EXPIRE = 180.0  # seconds since a handshake; nothing passes afterwards (WireGuard's Reject-After-Time)
+TURN = 20.0  # seconds that one address of the hub is tried, four handshake attempts
 
 
 class AgentNetwork:
@@ -34,43 +51,217 @@ class AgentNetwork:
 
         ConfigError when a pod CIDR cannot be used.
         """
-        raise NotImplementedError
+        try:
+            own = parse_pod_networks_untrusted(pod_cidrs)
+        except PeerError as error:
+            raise ConfigError(f"pod_cidr: {error}") from error
+        self.off = off
+        self._log = log.get("packets")
+        self._me = Member(name=node, public_key=public_key, pod_networks=own)
+        self._offer = PacketOffer(
+            public_key=public_key.to_base64(), listen_port=listen_port, pod_cidrs=[str(n) for n in own]
+        )
+        self._lane = PacketLane(
+            interface=interface,
+            private_key=private_key,
+            public_key=public_key,
+            listen_port=listen_port,
+            own_networks=own,
+            state_dir=state_dir,
+            log=self._log,
+        )
+        self._state_dir = state_dir
+        self._map = None if off else network_map.load(state_dir, self._log)
+        self._members = network_map.members(self._map, self._me, self._log)
+        self._map_changed = trio.Event()
+        self._endpoint = HubEndpoint("")
+        self._endpoint_problem = ""
+        self._changed = trio.Event()
+        self._heard: float | None = None  # trio.current_time() when the hub last proved that it is there
+        self._heard_bytes = 0
+        self._rtt: float | None = None  # seconds, of the last probe of ours
+        self._unanswered = False  # the last probe of ours was not
+        self._follow()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Holds the device to the plan until cancelled, then leaves the host as it was.
 
         Started as soon as the first attempt to bring the device up has ended, well or not.
         """
-        raise NotImplementedError
+        if self.off:
+            task_status.started()
+            await trio.sleep_forever()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pass_on_changes)
+            nursery.start_soon(self._keep_map)
+            nursery.start_soon(self._find_hub)
+            nursery.start_soon(self._listen)
+            await nursery.start(self._lane.run)
+            task_status.started()
 
     def offer(self) -> tuple[PacketOffer | None, str]:
-        """`packets` and `no_packets_reason` of this node's AgentHello."""
-        raise NotImplementedError
+        """`packets` and `no_packets_reason` of this node's AgentHello.
+
+        A device that has worked once keeps its offer through troubles, which `report` tells: a node that left
+        the map with every hiccup would change the plans of all others.
+        """
+        if self.off:
+            return None, self.off
+        if self._lane.problem and not self._lane.held:
+            return None, self._lane.problem
+        return self._offer, ""
 
     def take_map(self, network: NetworkMap) -> None:
         """Called with every NetworkMap the gateway sends; it replaces the one before. Does not block."""
-        raise NotImplementedError
+        if self.off:
+            return
+        known = self._map
+        if known is not None and (known.nodes, known.problem) == (network.nodes, network.problem):
+            return
+        self._map = network
+        self._map_changed.set()
+        self._map_changed = trio.Event()
+        if network.problem:
+            self._log.warning("the gateway does not carry our packets", why=network.problem)
+        self._members = network_map.members(network, self._me, self._log)
+        self._follow()
 
     def report(self) -> PacketReport:
         """How this end does, for the gateway's status."""
-        raise NotImplementedError
+        return PacketReport(problem="; ".join(self._own_problems()))
 
     async def changed(self) -> None:
         """Returns when `offer` or `report` say something new, compared with the moment of the call."""
-        raise NotImplementedError
+        await self._changed.wait()
 
     def lane(self) -> Lane:
         """The packet lane between this node and its gateway."""
-        raise NotImplementedError
+        if self.off:
+            return Lane(state="off", detail=self.off)
+        hub = self._hub()
+        if self._lane.problem:
+            return Lane(state="down", detail=self._lane.problem)
+        if self._map is None:
+            return Lane(state="starting", detail="no gateway has told the network map yet")
+        if hub is None:
+            return Lane(state="down", detail=self._map.problem or "the network map has no hub")
+        detail = "; ".join([*self._own_problems(), *([self._map.problem] if self._map.problem else [])])
+        peer = self._lane.peers.get(hub.public_key)
+        if peer is None:
+            return Lane(state="starting", detail=detail or "the device is being set up")
+        age = max(0.0, time.time() - peer.last_handshake) if peer.last_handshake else None
+        expired = age is None or age > KEYS_EXPIRE
+        if expired and not detail:
+            since = "yet" if age is None else f"for {age:.0f} s"
+            detail = f"no WireGuard handshake {since}: do UDP packets reach {self._endpoint.current}?"
+        return Lane(
+            state="up" if not expired else "down" if self._unanswered else "starting",
+            evidence_age_s=None if self._heard is None else trio.current_time() - self._heard,
+            rtt_ms=None if self._rtt is None else 1e3 * self._rtt,
+            detail=detail,
+            bytes_in=peer.rx_bytes,
+            bytes_out=peer.tx_bytes,
+            handshake_age_s=age,
+        )
 
     def counters(self) -> Mapping[str, int]:
         """What this node's device dropped, by reason."""
-        raise NotImplementedError
+        return {**self._lane.counters, "bad_probe": self._lane.prober.dropped}
 
     def problems(self) -> list[str]:
         """Sentences an operator should read: what packets, or some of them, lack."""
-        raise NotImplementedError
+        told = [self._map.problem] if self._map is not None and self._map.problem else []
+        return [f"packets: {problem}" for problem in (*self._own_problems(), *told)]
 
     async def ping(self) -> float:
         """Seconds of one round trip to the hub; ProbeError says why there was none."""
-        raise NotImplementedError
+        hub = self._hub()
+        if hub is None or self.off:
+            raise ProbeError(self.lane().detail)
+        try:
+            self._rtt = await self._lane.prober.probe(probe_address(hub.public_key))
+        except ProbeError as error:
+            self._unanswered = True
+            raise ProbeError("; ".join([str(error), *self._own_problems()])) from error
+        self._unanswered = False
+        self._heard = trio.current_time()
+        return self._rtt
+
+    def _own_problems(self) -> list[str]:
+        found = [self._lane.problem] if self._lane.problem else self._lane.warnings
+        return [*found, self._endpoint_problem] if self._endpoint_problem else list(found)
+
+    def _hub(self) -> Member | None:
+        return next((member for member in self._members if member.hub), None)
+
+    def _follow(self) -> None:
+        """Called when the map or the hub's address has changed."""
+        members = [
+            replace(member, endpoint=self._endpoint.current) if member.hub else member
+            for member in self._members
+        ]
+        self._lane.follow(plan(members, self._me.public_key))
+
+    def _say(self, endpoint_problem: str) -> None:
+        if endpoint_problem != self._endpoint_problem:
+            self._endpoint_problem = endpoint_problem
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _pass_on_changes(self) -> None:
+        while True:
+            await self._lane.changed()
+            self._tell()
+
+    async def _keep_map(self) -> None:
+        """Writes each new map; of several that come while the disk is busy, the last."""
+        kept = self._map
+        while True:
+            if (newest := self._map) is not kept and newest is not None:
+                kept = newest
+                await trio.to_thread.run_sync(network_map.keep, self._state_dir, newest, self._log)
+            else:
+                await self._map_changed.wait()
+
+    async def _find_hub(self) -> None:
+        """Keeps the hub's address: found when the map names it, found again while it is silent."""
+        while True:
+            hub = self._hub()
+            changed = self._map_changed
+            if hub is not None and (hub.endpoint != self._endpoint.text or self._is_silent(hub)):
+                if hub.endpoint != self._endpoint.text:
+                    self._endpoint = HubEndpoint(hub.endpoint)
+                try:
+                    await self._endpoint.advance()
+                except NoEndpoint as error:
+                    self._say(str(error))
+                else:
+                    self._say("")
+                    self._lane.reset_endpoint(hub.public_key)
+                    self._follow()
+            with trio.move_on_after(TURN):
+                await changed.wait()
+
+    def _is_silent(self, hub: Member) -> bool:
+        """Whether another address, or the planned one again, is worth a try."""
+        peer = self._lane.peers.get(hub.public_key)
+        return peer is not None and time.time() - peer.last_handshake > KEYS_EXPIRE
+
+    async def _listen(self) -> None:
+        """Takes what the hub sends as evidence, and probes it when it sends nothing."""
+        while True:
+            await self._lane.next_look()
+            hub = self._hub()
+            peer = self._lane.peers.get(hub.public_key) if hub is not None else None
+            if peer is None:
+                self._heard_bytes = 0
+                continue
+            if peer.rx_bytes > self._heard_bytes:
+                self._heard = self._lane.looked
+            self._heard_bytes = peer.rx_bytes
+            if self._heard is None or trio.current_time() - self._heard > SILENCE_MAX:
+                with suppress(ProbeError):
+                    await self.ping()

@@ -1,19 +1,50 @@
 """The gateway's end of the packet lane: who takes part, what agents are told, and the gateway's own device.
 
-Above: the app, which passes on what agents offer and sends them their maps, and the status. Below:
-`raven.topology` decides, `raven.net.packets` holds the device and the host's routes to the plan. Nothing that
-goes wrong here leaves `run`; it becomes a sentence in the status, and is tried again.
+Above: the app, which passes on what agents offer and sends them their maps, and the status. Below: `members`
+and `raven.topology` decide, `raven.net.packets` holds the device and the host's routes to the plan. Nothing
+that goes wrong here leaves `run`; it becomes a sentence in the status, and is tried again.
 """
 
+from __future__ import annotations
+
+import random
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+from gateway.members import Members
+from raven import log
 from raven.control.messages import NetworkMap, PacketOffer
+from raven.errors import ConfigError, PeerError
 from raven.keys import PrivateKey, PublicKey
+from raven.net.packets import PacketLane
+from raven.net.probe import ProbeError
 from raven.registry.interface import NodeRecord
 from raven.status import Lane
+from raven.topology.model import Member, parse_pod_networks_untrusted, probe_address
+from raven.topology.plan import plan
+
+PROBE_INTERVAL = 18.0  # seconds between two probes of a node; "up" lasts 35 s without an answer
+PROBE_SOON = 2.0  # seconds, while a node is new or has just stopped to answer
+SOON_MAX = 60.0  # seconds that lasts: a node that is switched off must not be asked every other second
+KEYS_EXPIRE = 180.0  # seconds since a handshake; nothing passes afterwards (WireGuard's Reject-After-Time)
+_TICK = 1.0  # seconds; probes that are due start at the next one
+_SETTLE = 0.2  # seconds in which changes of the map gather before agents are told
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """What probes of one device's key have shown."""
+
+    due: float  # trio.current_time() of the next probe
+    news: float  # when it came, or answered or failed first after the opposite
+    answered: float | None = None  # when the last answered probe was sent back
+    rtt: float | None = None  # seconds, of that probe
+    failure: str = ""  # why the last probe was not answered; "" when it was
+    asking: bool = False
 
 
 class GatewayNetwork:
@@ -36,21 +67,50 @@ class GatewayNetwork:
 
         ConfigError when a pod CIDR cannot be used.
         """
-        raise NotImplementedError
+        try:
+            own = parse_pod_networks_untrusted(pod_cidrs)
+        except PeerError as error:
+            raise ConfigError(f"pod_cidr: {error}") from error
+        self.off = off
+        self._log = log.get("packets")
+        # With a slash, which no node's name has: gateway and node may be the same host.
+        hub = Member(
+            name=f"gateway/{name}", public_key=public_key, endpoint=endpoint, pod_networks=own, hub=True
+        )
+        self._members = Members(hub)
+        self._lane = PacketLane(
+            interface=interface,
+            private_key=private_key,
+            public_key=public_key,
+            listen_port=listen_port,
+            own_networks=own,
+            state_dir=state_dir,
+            log=self._log,
+        )
+        self._evidence: dict[PublicKey, _Evidence] = {}
+        self._map_changed = trio.Event()
 
     def load(self, nodes: Iterable[NodeRecord]) -> None:
         """Takes back the members the registry remembers, in the order they joined; before `run`.
 
         So packets of nodes that have not dialled in again yet pass as soon as the device is up.
         """
-        raise NotImplementedError
+        if not self.off:
+            self._members.load(nodes)
+            self._follow()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Holds the device to the plan and probes the nodes until cancelled, then leaves the host as it was.
 
         Started as soon as the first attempt to bring the device up has ended, well or not.
         """
-        raise NotImplementedError
+        if self.off:
+            task_status.started()
+            await trio.sleep_forever()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._lane.run)
+            task_status.started()
+            nursery.start_soon(self._probe_all)
 
     def offer(self, node: str, packets: PacketOffer | None) -> str:
         """Takes what a node's AgentHello brings; "" or the sentence that says why it cannot take part.
@@ -58,41 +118,161 @@ class GatewayNetwork:
         None takes the node out. What is refused takes the node out as well, so the caller remembers key and
         pod networks in the registry only when the answer is "".
         """
-        raise NotImplementedError
+        if self.off:
+            return "" if packets is None else self._off_sentence()
+        before = self._members.revision
+        problem = self._members.offer(node, packets)
+        if before != self._members.revision:
+            self._log.info("packet lane member", node=node, refused=problem or None, leaves=packets is None)
+            self._follow()
+        return problem
 
     def forget(self, node: str) -> None:
         """Called when a node was removed from the registry."""
-        raise NotImplementedError
+        self.offer(node, None)
 
     @property
     def revision(self) -> int:
         """Grows with every change of what `map_for` gives."""
-        raise NotImplementedError
+        return self._members.revision
 
     def map_for(self, node: str) -> NetworkMap:
         """What the node needs to know now; no devices, and a problem, when its offer was refused."""
-        raise NotImplementedError
+        if self.off:
+            return NetworkMap(revision=self.revision, nodes=[], problem=self._off_sentence())
+        return self._members.map_for(node)
 
     async def wait_changed(self, revision: int) -> None:
         """Returns when `revision` is no longer the newest; a burst of changes ends the wait once."""
-        raise NotImplementedError
+        while self.revision == revision:
+            await self._map_changed.wait()
+        await trio.sleep(_SETTLE)
 
     def lane(self) -> Lane:
         """The gateway's own device."""
-        raise NotImplementedError
+        lane = self._lane
+        if self.off:
+            return Lane(state="off", detail=self.off)
+        if lane.problem:
+            return Lane(state="down", detail=lane.problem)
+        if lane.state is None:
+            return Lane(state="starting", detail="the device is being set up")
+        handshakes = [peer.last_handshake for peer in lane.state.peers if peer.last_handshake]
+        return Lane(
+            state="up",
+            evidence_age_s=trio.current_time() - lane.looked,
+            detail="; ".join(lane.warnings),
+            bytes_in=sum(peer.rx_bytes for peer in lane.state.peers),
+            bytes_out=sum(peer.tx_bytes for peer in lane.state.peers),
+            handshake_age_s=max(0.0, time.time() - max(handshakes)) if handshakes else None,
+        )
 
     def node_lane(self, node: str) -> Lane:
         """The packet lane between the gateway and the node."""
-        raise NotImplementedError
+        if self.off:
+            return Lane(state="off", detail=self._off_sentence())
+        member = self._members.get(node)
+        if member is None:
+            refusal = self._members.refusal(node)
+            return Lane(state="down" if refusal else "off", detail=refusal or "the node brings no packets")
+        if self._lane.problem:
+            return Lane(state="down", detail=f"the gateway has no device: {self._lane.problem}")
+        peer = self._lane.peers.get(member.public_key)
+        shown = self._evidence.get(member.public_key)
+        if peer is None or shown is None:
+            return Lane(state="starting", detail="the gateway's device is being set up")
+        handshake = max(0.0, time.time() - peer.last_handshake) if peer.last_handshake else None
+        expired = handshake is None or handshake > KEYS_EXPIRE
+        return Lane(
+            state="down" if shown.failure and expired else "up",
+            evidence_age_s=None if shown.answered is None else trio.current_time() - shown.answered,
+            rtt_ms=None if shown.rtt is None else 1e3 * shown.rtt,
+            detail=self._why_silent(shown, handshake),
+            bytes_in=peer.rx_bytes,
+            bytes_out=peer.tx_bytes,
+            handshake_age_s=handshake,
+        )
 
     def counters(self) -> Mapping[str, int]:
         """What the gateway's device dropped, by reason."""
-        raise NotImplementedError
+        return {**self._lane.counters, "bad_probe": self._lane.prober.dropped}
 
     def problems(self) -> list[str]:
         """Sentences an operator should read: what packets, or some of them, lack."""
-        raise NotImplementedError
+        own = [self._lane.problem] if self._lane.problem else self._lane.warnings
+        return [f"packets: {problem}" for problem in (*own, *self._members.refusals())]
 
     async def ping(self, node: str) -> float:
         """Seconds of one round trip through the packet lane; ProbeError says why there was none."""
-        raise NotImplementedError
+        member = self._members.get(node)
+        if member is None or self.off:
+            raise ProbeError(self.node_lane(node).detail)
+        try:
+            return await self._probe(member)
+        except ProbeError as error:
+            # A host without IPv6 has no probes at all: say that rather than what the socket said of it.
+            raise ProbeError("; ".join([self._lane.problem or str(error), *self._lane.warnings])) from error
+
+    def _off_sentence(self) -> str:
+        return f"the gateway carries no packets: {self.off}"
+
+    def _follow(self) -> None:
+        """Called after the members have changed."""
+        members = self._members.all()
+        self._lane.follow(plan(members, self._members.hub.public_key))
+        now = trio.current_time() if trio.lowlevel.in_trio_run() else 0.0
+        keys = {member.public_key for member in members if not member.hub}
+        self._evidence = {
+            key: self._evidence.get(key) or _Evidence(due=now + random.random(), news=now) for key in keys
+        }
+        self._map_changed.set()
+        self._map_changed = trio.Event()
+
+    async def _probe_all(self) -> None:
+        """Asks each node now and then, spread over the interval."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                now = trio.current_time()
+                for name in self._members.names() if not self._lane.problem else ():
+                    member = self._members.get(name)
+                    if member is None:
+                        continue
+                    shown = self._evidence[member.public_key]
+                    if now >= shown.due and not shown.asking and member.public_key in self._lane.peers:
+                        nursery.start_soon(self._probe_quietly, member)
+                await trio.sleep(_TICK)
+
+    async def _probe_quietly(self, member: Member) -> None:
+        try:
+            await self._probe(member)
+        except ProbeError:
+            return  # recorded; the status tells
+
+    async def _probe(self, member: Member) -> float:
+        """A round trip, kept as evidence."""
+        shown = self._evidence[member.public_key]
+        shown.asking = True
+        began = trio.current_time()
+        try:
+            rtt = await self._lane.prober.probe(probe_address(member.public_key))
+        except ProbeError as error:
+            if not shown.failure and shown.answered is not None:
+                shown.news = began
+            shown.failure = str(error)
+            raise
+        else:
+            shown.answered, shown.rtt, shown.failure = trio.current_time(), rtt, ""
+            return rtt
+        finally:
+            shown.asking = False
+            soon = bool(shown.failure) and began - shown.news < SOON_MAX
+            pause = PROBE_SOON if soon else PROBE_INTERVAL
+            shown.due = trio.current_time() + pause * random.uniform(0.9, 1.1)
+
+    def _why_silent(self, shown: _Evidence, handshake: float | None) -> str:
+        if not shown.failure:
+            return ""
+        if handshake is None:
+            port = self._members.hub.endpoint
+            return f"no WireGuard handshake yet: do the node's UDP packets reach {port}?"
+        return f"{shown.failure}; the last WireGuard handshake was {handshake:.0f} s ago"

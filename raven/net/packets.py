@@ -63,6 +63,8 @@ class PacketLane:
         self.held = False  # the device has been held to a plan at least once
         self.state: wg.DeviceState | None = None  # as of the last look; None: there is no device now
         self.counters: Mapping[str, int] = {}  # drops of the device by reason, as of the last look
+        self.peers: Mapping[PublicKey, wg.PeerState] = {}  # as of the last look
+        self.looked = 0.0  # trio.current_time() of the last look
         self.prober = Prober(probe_address(public_key))
         self._private_key = private_key
         self._listen_port = listen_port
@@ -72,7 +74,9 @@ class PacketLane:
         self._program = program
         self._directory = directory
         self._plan = Plan()
+        self._prescribed: dict[PublicKey, str] = {}  # endpoints given since the device is held
         self._wake = trio.Event()
+        self._look = trio.Event()
         self._changed = trio.Event()
         self._threads = trio.CapacityLimiter(1)  # netlink calls, one after the other
 
@@ -82,10 +86,14 @@ class PacketLane:
             self._plan = plan
             self._wake.set()
 
-    def peer(self, key: PublicKey) -> wg.PeerState | None:
-        """The peer as of the last look."""
-        peers = self.state.peers if self.state is not None else ()
-        return next((peer for peer in peers if peer.public_key == key), None)
+    def reset_endpoint(self, key: PublicKey) -> None:
+        """Called when the peer has been silent for too long: its planned endpoint counts again."""
+        self._prescribed.pop(key, None)
+        self._wake.set()
+
+    async def next_look(self) -> None:
+        """Returns when the device was looked at once more."""
+        await self._look.wait()
 
     async def changed(self) -> None:
         """Returns when `problem`, `warnings` or `held` are no longer what they were at the call."""
@@ -105,7 +113,7 @@ class PacketLane:
             except Exception as error:  # a bug here must not take the other lane along
                 self._log.exception("the packet lane has a fault")
                 problem = f"the packet lane has a fault ({type(error).__name__}); the log has the traceback"
-            self.state, self.counters = None, {}
+            self._saw(None, {})
             self._say(problem, [])
             started()
             backoff = BACKOFF_MIN if trio.current_time() - begin > BACKOFF_MAX else backoff
@@ -185,14 +193,14 @@ class PacketLane:
             raise DeviceError(f"the device {device.name} refuses its key or port: {error}") from error
 
     async def _keep_to_plan(self, device: Device, host: HostInterface, started: Callable[[], None]) -> None:
-        prescribed: dict[PublicKey, str] = {}  # endpoints given since we hold the device
+        self._prescribed.clear()
         held: Plan | None = None
         looks = 0
         while True:
             self._wake = trio.Event()
             plan = self._plan
             change_host = plan != held or looks % HOST_LOOKS == 0
-            warnings = await self._apply(device, host if change_host else None, plan, prescribed)
+            warnings = await self._apply(device, host if change_host else None, plan)
             self._say("", self.warnings if warnings is None else warnings, held=True)
             held = plan
             looks += 1
@@ -201,15 +209,13 @@ class PacketLane:
                 await self._wake.wait()
                 await trio.sleep(SETTLE)
 
-    async def _apply(
-        self, device: Device, host: HostInterface | None, plan: Plan, prescribed: dict[PublicKey, str]
-    ) -> list[str] | None:
+    async def _apply(self, device: Device, host: HostInterface | None, plan: Plan) -> list[str] | None:
         """Makes device and host what `plan` says, in the order that `Changes` asks for.
 
         Returns what the host lacks; None when it was not looked at.
         """
         state = await device.state()
-        holds = observed(state, plan, prescribed)
+        holds = observed(state, plan, self._prescribed)
         changes = diff(holds, plan)
         if changes.peers_changed:
             before = {peer.public_key: peer for peer in holds.peers}
@@ -220,7 +226,7 @@ class PacketLane:
                     ]
                 )
             )
-            prescribed |= {
+            self._prescribed |= {
                 change.public_key: change.endpoint
                 for change in changes.peers_changed
                 if change.endpoint is not None
@@ -230,9 +236,8 @@ class PacketLane:
             gone = [wg.PeerChange(public_key=key, remove=True) for key in sorted(changes.peers_removed)]
             await device.configure(wg.DeviceChange(peers=gone))
             for key in changes.peers_removed:
-                prescribed.pop(key, None)
-        self.state = await device.state() if changes else state
-        self.counters = await device.counters()
+                self._prescribed.pop(key, None)
+        self._saw(await device.state() if changes else state, await device.counters())
         return warnings
 
     async def _hold_host(self, host: HostInterface, plan: Plan) -> list[str]:
@@ -263,6 +268,12 @@ class PacketLane:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(call, limiter=self._threads)
+
+    def _saw(self, state: wg.DeviceState | None, counters: Mapping[str, int]) -> None:
+        self.state, self.counters, self.looked = state, counters, trio.current_time()
+        self.peers = {peer.public_key: peer for peer in state.peers} if state is not None else {}
+        self._look.set()
+        self._look = trio.Event()
 
     def _say(self, problem: str, warnings: list[str], *, held: bool = False) -> None:
         if (problem, warnings, self.held or held) == (self.problem, self.warnings, self.held):

@@ -145,6 +145,17 @@ class Claims:
             self._starts[network.version].insert(position, start)
             self._held[network.version].insert(position, (network, member.name))
 
+    def release(self, member: Member) -> None:
+        """Gives up the claims of a member that was held."""
+        self._names.remove(member.name)
+        del self._keys[member.public_key]
+        del self._addresses[probe_address(member.public_key)]
+        for network in member.pod_networks:
+            starts = self._starts[network.version]
+            position = bisect.bisect_left(starts, int(network.network_address))
+            assert self._held[network.version][position] == (network, member.name)
+            del starts[position], self._held[network.version][position]
+
     def _overlapping(self, network: IPNetwork) -> Iterable[tuple[IPNetwork, str]]:
         starts, held = self._starts[network.version], self._held[network.version]
         after = bisect.bisect_right(starts, int(network.network_address))

@@ -144,6 +144,19 @@ def test_holding_a_conflict_is_our_own_mistake() -> None:
         claims.hold(member("b", 1))
 
 
+def test_what_is_released_is_free_for_the_next() -> None:
+    claims = Claims()
+    first, second = member("a", 1, "10.1.0.0/24", "fd00:1::/64"), member("b", 1, "10.1.0.0/16")
+    other = member("c", 3, "10.0.0.0/16", "10.2.0.0/16")
+    claims.hold(other)
+    claims.hold(first)
+    assert claims.conflict(second)
+    claims.release(first)
+    assert not claims.conflict(second)
+    claims.hold(second)
+    assert claims.conflict(member("d", 4, "10.2.1.0/24"))
+
+
 def _network(version: int, bits: int, prefix: int) -> IPNetwork:
     # Few leading bits, so that nesting and equality are common.
     width = 32 if version == 4 else 128

@@ -1,0 +1,136 @@
+"""Who takes part in the packet lane: nodes offer a key and pod networks, the first to register keeps them.
+
+Plain bookkeeping above `raven.topology`; nothing here waits or touches the host. `gateway.network` hands the
+plan that follows from the members to its device, and their map to the agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from raven.control.messages import MapNode, NetworkMap, PacketOffer
+from raven.errors import PeerError
+from raven.keys import KEY_LEN, PublicKey
+from raven.registry.interface import NodeRecord
+from raven.topology.model import Claims, Member, parse_pod_networks_untrusted
+
+_NO_KEY = PublicKey(bytes(KEY_LEN))
+
+
+@dataclass(slots=True)
+class Members:
+    """The hub and its nodes, in the order they came."""
+
+    hub: Member
+    revision: int = 1  # grows with every change below
+    _nodes: dict[str, Member] = field(default_factory=dict)
+    _waiting: dict[str, Member] = field(default_factory=dict)  # in conflict; in when the other one leaves
+    _refused: dict[str, str] = field(default_factory=dict)  # node: sentence
+    _claims: Claims = field(default_factory=Claims)
+
+    def __post_init__(self) -> None:
+        self._claims.hold(self.hub)
+
+    def load(self, records: Iterable[NodeRecord]) -> None:
+        """Takes back what the registry remembers; whoever joined first has the first claim."""
+        for record in sorted(records, key=lambda record: record.created):
+            if record.public_key is not None:
+                self._take(record.name, record.public_key, record.pod_cidrs)
+        self.revision += 1
+
+    def offer(self, name: str, packets: PacketOffer | None) -> str:
+        """Takes a node's offer in place of its earlier one; "" or the sentence that says why not.
+
+        None takes the node out, and so does what is refused.
+        """
+        before = self._nodes.get(name), self._refused.get(name)
+        if packets is None:
+            self._drop(name)
+        else:
+            try:
+                self._take(name, PublicKey.from_base64(packets.public_key), packets.pod_cidrs)
+            except ValueError as error:
+                self._refuse(name, f"node {name} offers no WireGuard public key: {error}")
+        if before != (self._nodes.get(name), self._refused.get(name)):
+            self._admit_waiting()
+            self.revision += 1
+        return self._refused.get(name, "")
+
+    def forget(self, name: str) -> None:
+        self.offer(name, None)
+
+    def get(self, name: str) -> Member | None:
+        return self._nodes.get(name)
+
+    def names(self) -> list[str]:
+        return list(self._nodes)
+
+    def all(self) -> list[Member]:
+        """Hub first: the order that all plans are made from."""
+        return [self.hub, *self._nodes.values()]
+
+    def refusal(self, name: str) -> str:
+        """Why the node does not take part although it offered; "" otherwise."""
+        return self._refused.get(name, "")
+
+    def refusals(self) -> list[str]:
+        return list(self._refused.values())
+
+    def map_for(self, name: str) -> NetworkMap:
+        """What the node needs for its plan; to one that does not take part only why."""
+        if name not in self._nodes:
+            problem = self.refusal(name) or f"node {name} has offered no packets"
+            return NetworkMap(revision=self.revision, nodes=[], problem=problem)
+        return NetworkMap(revision=self.revision, nodes=[_map_node(member) for member in self.all()])
+
+    def _take(self, name: str, key: PublicKey, pod_cidrs: Iterable[str]) -> None:
+        """ValueError is not among what it raises: what is wrong becomes a refusal."""
+        try:
+            member = Member(
+                name=name, public_key=key, pod_networks=parse_pod_networks_untrusted(list(pod_cidrs))
+            )
+        except PeerError as error:
+            self._refuse(name, f"{error} (offered by node {name})")
+            return
+        if member == self._nodes.get(name):
+            return
+        self._drop(name)
+        if key == _NO_KEY:
+            self._refuse(name, f"node {name} offers the key of all zeros, which is none")
+        elif problem := self._claims.conflict(member):
+            self._refuse(name, problem)
+            self._waiting[name] = member
+        else:
+            self._claims.hold(member)
+            self._nodes[name] = member
+
+    def _refuse(self, name: str, problem: str) -> None:
+        self._drop(name)
+        self._refused[name] = problem
+
+    def _drop(self, name: str) -> None:
+        if (member := self._nodes.pop(name, None)) is not None:
+            self._claims.release(member)
+        self._waiting.pop(name, None)
+        self._refused.pop(name, None)
+
+    def _admit_waiting(self) -> None:
+        """Called after somebody left or changed: who was in conflict with that one may fit now."""
+        for name, member in list(self._waiting.items()):
+            if problem := self._claims.conflict(member):
+                self._refused[name] = problem
+            else:
+                self._drop(name)
+                self._claims.hold(member)
+                self._nodes[name] = member
+
+
+def _map_node(member: Member) -> MapNode:
+    return MapNode(
+        name=member.name,
+        public_key=member.public_key.to_base64(),
+        endpoint=member.endpoint,
+        pod_cidrs=[str(network) for network in member.pod_networks],
+        hub=member.hub,
+    )
