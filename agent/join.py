@@ -23,7 +23,7 @@ from raven.keys import PrivateKey
 from raven.names import is_name
 from raven.net.join_channel import STEP_TIMEOUT, ByteStream, JoinChannel
 from raven.net.tls import JOIN_ALPN, handshake_problem, join_context
-from raven.pki.ca import check_leaf_untrusted, pin_of, read_ca_untrusted
+from raven.pki.certificate import check_leaf_untrusted, pin_of, read_ca_untrusted
 from raven.pki.csr import Key, key_hash, key_pem, load_key, make_csr, new_key
 from raven.pki.identity import Role
 from raven.pki.token import JoinToken, parse_token_untrusted, pin_text

@@ -16,7 +16,8 @@ import trio
 from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRefused, JoinRequest
 from raven.errors import PeerError, RavenError, RefusedError, StateError
 from raven.net.join_channel import STEP_TIMEOUT, JoinChannel
-from raven.pki.ca import Authority, Leaf
+from raven.pki.ca import Authority
+from raven.pki.certificate import Leaf
 from raven.pki.csr import key_hash, read_csr_untrusted
 from raven.pki.token import parse_token_untrusted
 from raven.registry.interface import AuditRecord, CertificateRecord, Registry

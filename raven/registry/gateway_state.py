@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from raven.errors import ConfigError, StateError
 from raven.keys import PrivateKey, PublicKey
 from raven.names import is_cluster, is_name
-from raven.pki.ca import Authority, Leaf, canonical_host, load_ca_certificate, load_leaf, pin_of
+from raven.pki.ca import Authority, canonical_host
+from raven.pki.certificate import Leaf, load_ca_certificate, load_leaf, pin_of
 from raven.pki.csr import Key, key_hash, key_pem, load_key, new_key
 from raven.pki.identity import gateway_identity
 from raven.registry import files

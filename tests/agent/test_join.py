@@ -22,7 +22,8 @@ from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRef
 from raven.errors import ConfigError, PeerError, RefusedError, StateError
 from raven.net.join_channel import JoinChannel
 from raven.net.tls import agent_context, check_gateway, check_node, gateway_context
-from raven.pki.ca import Authority, Leaf
+from raven.pki.ca import Authority
+from raven.pki.certificate import Leaf
 from raven.pki.token import JoinToken, new_token
 from raven.registry.agent_state import open_agent
 from raven.registry.gateway_state import GatewayState, open_gateway

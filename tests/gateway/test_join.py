@@ -13,7 +13,7 @@ from gateway.token import add_token
 from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRefused, JoinRequest, encode
 from raven.errors import PeerError
 from raven.net.join_channel import JOIN_MESSAGE_MAX, JoinChannel
-from raven.pki.ca import load_leaf
+from raven.pki.certificate import load_leaf
 from raven.pki.csr import key_hash, make_csr
 from raven.pki.identity import node_identity
 from raven.registry.sqlite import SqliteRegistry

@@ -27,7 +27,8 @@ from raven.net.tls import (
     join_context,
     peer_identity,
 )
-from raven.pki.ca import Authority, Leaf
+from raven.pki.ca import Authority
+from raven.pki.certificate import Leaf
 from raven.pki.csr import key_pem
 from raven.pki.identity import gateway_identity, node_identity
 from tests.pki.material import make_authority, make_key, seeded

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from raven.errors import ConfigError, StateError
 from raven.keys import PrivateKey
-from raven.pki.ca import load_leaf
+from raven.pki.certificate import load_leaf
 from raven.pki.renewal import LEAF_LIFE
 from raven.registry.gateway_state import GatewayState, open_gateway, public_key, read_pin
 from tests.pki.material import NOW, make_authority, make_key, seeded
