@@ -1,8 +1,25 @@
-"""Joins two streams: what one reads the other writes, both ways, until both directions have ended."""
+"""Joins two streams: what one reads the other writes, both ways, until both directions have ended.
 
+Used at either end of a tunnel, between a TunnelStream and a TCP connection. Bytes are not looked at.
+"""
+
+import contextlib
+import socket
+import struct
 from dataclasses import dataclass
+from typing import Final
 
-from trio.abc import HalfCloseableStream
+import trio
+from trio.abc import AsyncResource, HalfCloseableStream
+
+from raven.mux.codes import ResetCode
+from raven.net.tunnel_stream import TunnelStream
+
+BUFFER: Final = 256 * 1024  # bytes read at once; beyond it the cost per byte no longer falls
+
+# - l_onoff: int, 1
+# - l_linger: int, 0 seconds: close sends RST at once
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,5 +32,68 @@ class SpliceResult:
 
 
 async def splice(a: HalfCloseableStream, b: HalfCloseableStream) -> SpliceResult:
-    """Copies until both ends have said EOF; half-closes and aborts propagate. Closes both streams, always."""
-    raise NotImplementedError
+    """Copies until both ends have said EOF; half-closes propagate. Closes both streams, always.
+
+    When one side breaks, the other is aborted, so that nobody takes half an answer for a whole one: RESET on
+    a tunnel stream, RST on a TCP connection. So are both when cancelled. A side that only reads no more gets
+    to say what it still has to say.
+    """
+    forth, back = _Direction(a, b), _Direction(b, a)
+    ended = False
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(forth.copy, nursery.cancel_scope)
+            nursery.start_soon(back.copy, nursery.cancel_scope)
+        ended = True
+    finally:
+        if not ended or forth.source_broken or back.source_broken:
+            why = forth.source_broken or back.source_broken or "cancelled"
+            abort(a, why)
+            abort(b, why)
+        try:
+            await a.aclose()
+        finally:
+            await b.aclose()
+    aborted = forth.source_broken or back.source_broken or forth.sink_broken or back.sink_broken
+    return SpliceResult(forth.copied, back.copied, aborted)
+
+
+def abort(stream: AsyncResource, why: str) -> None:
+    """Lets the other end of `stream` see a break, not an end: at once in a tunnel, on TCP when it is closed."""
+    if isinstance(stream, TunnelStream):
+        stream.reset(ResetCode.ABORTED, why)
+    elif isinstance(stream, trio.SocketStream):
+        with contextlib.suppress(OSError, trio.ClosedResourceError):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+
+
+class _Direction:
+    """One of the two directions, and how far it came."""
+
+    def __init__(self, source: HalfCloseableStream, sink: HalfCloseableStream) -> None:
+        self.copied = 0
+        self.source_broken = ""
+        self.sink_broken = ""
+        self._source = source
+        self._sink = sink
+
+    async def copy(self, both: trio.CancelScope) -> None:
+        """Copies to the end. A source that breaks ends both directions; a sink that breaks only this one,
+        because the other end of it may have answered before it hung up.
+        """
+        while True:
+            try:
+                data = await self._source.receive_some(BUFFER)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self.source_broken = str(error) or "the connection broke"
+                both.cancel()
+                return
+            try:
+                if not data:
+                    await self._sink.send_eof()
+                    return
+                await self._sink.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self.sink_broken = str(error) or "the connection broke"
+                return
+            self.copied += len(data)

@@ -1,11 +1,39 @@
-"""TLS over a TCP socket as a trio stream, on the socket itself rather than through memory buffers."""
+"""TLS over a TCP socket as a trio stream, on the socket itself rather than through memory buffers.
 
+OpenSSL reads and writes the non-blocking socket and trio only waits for readiness: 0.68 CPU seconds per GiB
+for both ends against 1.4 to 2.1 with trio.SSLStream, which carries every record through two memory buffers.
+What a connection must prove is `raven.net.tls`'s business. Errors of ssl and of the socket leave here as
+HandshakeFailed or BrokenResourceError with the cause chained.
+"""
+
+import contextlib
+import operator
 import socket
 import ssl
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import trio
 
 from raven.errors import PeerError
+from raven.net.conflict import ConflictDetector
+from raven.net.tls import handshake_problem
+
+RECORD_MAX: Final = 16 * 1024  # bytes of plaintext in one TLS record (RFC 8446, section 5.1)
+BORROW_MAX: Final = 256 * 1024  # bytes; beyond it the cost per byte no longer falls
+CLOSE_TIMEOUT: Final = 1.0  # seconds for the close_notify to find room in the socket
+HANDSHAKE_TIMEOUT: Final = 10.0  # seconds; three round trips on a path that loses packets
+
+# Bytes that may wait unsent in the kernel, ahead of every keystroke: 26 ms at 10 Mb/s. Nothing between 16 KiB
+# and unlimited changes the throughput on loopback.
+NOTSENT_LOWAT: Final = 32 * 1024
+_TCP_NOTSENT_LOWAT: Final = 25  # linux/tcp.h; the socket module of Python 3.11 does not name it
+
+# Where `receive_borrowed` puts what it lends. One for all connections of an event loop, because the loan ends
+# before anyone else can run: a hundred idle agents do not cost a hundred buffers.
+_scratch: trio.lowlevel.RunVar[memoryview] = trio.lowlevel.RunVar("tls_scratch")
+
+T = TypeVar("T")
 
 
 class HandshakeFailed(PeerError):
@@ -13,19 +41,130 @@ class HandshakeFailed(PeerError):
 
 
 class TLSStream(trio.abc.Stream):
-    """An established TLS connection."""
+    """An established TLS connection.
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
-    async def wait_send_all_might_not_block(self) -> None: ...
+    Cancelling `send_all` may leave half a record in the socket: afterwards one can read and close, not send.
+    Cancelling a receive loses nothing. An end without close_notify is BrokenResourceError, because anybody on
+    the path can cause one.
+    """
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._socket = sock
+        self._closed = False
+        self._half_sent = False
+        self._receive_conflict = ConflictDetector("another task is receiving from this TLS stream")
+        self._send_conflict = ConflictDetector("another task is sending on this TLS stream")
+        try:
+            self._scratch = _scratch.get()
+        except LookupError:
+            self._scratch = memoryview(bytearray(BORROW_MAX))
+            _scratch.set(self._scratch)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with self._send_conflict:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._check_sendable()
+            if data:
+                # OpenSSL knows how far it got with these bytes and wants the same ones again.
+                self._half_sent = True
+                await self._until_done(lambda: self._socket.send(data))
+                self._half_sent = False
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        with self._send_conflict:
+            await trio.lowlevel.checkpoint()
+            self._check_sendable()
+            await trio.lowlevel.wait_writable(self._socket)
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        raise NotImplementedError
+        most = RECORD_MAX if max_bytes is None else operator.index(max_bytes)
+        if most < 1:
+            raise ValueError("max_bytes is at least 1")
+        with self._receive_conflict:
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            return await self._until_done(lambda: self._socket.recv(min(most, RECORD_MAX)))
 
-    async def aclose(self) -> None: ...
+    async def receive_borrowed(self, max_bytes: int) -> memoryview:
+        """Like receive_some, but of several records, and only lent: valid until the caller's next await."""
+        with self._receive_conflict:
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            view = self._scratch[:max_bytes]
+            return view[: await self._until_done(lambda: self._read_records(view))]
+
+    def _read_records(self, view: memoryview) -> int:
+        """Fills `view` with what is there; the error that ended it only when there was nothing."""
+        filled, read = 0, self._socket.read
+        try:
+            while filled < len(view):
+                got = read(len(view) - filled, view[filled:])
+                assert isinstance(got, int)
+                filled += got
+                if got < RECORD_MAX:
+                    break  # a short record is the last of a flush: asking again would most often be in vain
+        except OSError:
+            if not filled:
+                raise
+        return filled
+
+    async def aclose(self) -> None:
+        """Says close_notify, at most CLOSE_TIMEOUT long, and does not wait for the peer's."""
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closed = True
+        trio.lowlevel.notify_closing(self._socket)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if not self._half_sent:
+                with trio.move_on_after(CLOSE_TIMEOUT):
+                    await self._say_close_notify()
+        finally:
+            self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+    async def _say_close_notify(self) -> None:
+        while True:
+            try:
+                self._socket.unwrap()
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._socket)
+            except (OSError, ValueError):  # SSLWantRead: said, the answer is still out; else nobody hears it
+                break
+            else:
+                break
+        # Half of a close tells the kernel to send what waits; `close` may throw it away for unread data.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def selected_alpn_protocol(self) -> str | None:
-        raise NotImplementedError
+        return self._socket.selected_alpn_protocol()
 
-    def getpeercert(self, binary_form: bool = False) -> object:
-        raise NotImplementedError
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        return self._socket.getpeercert(binary_form)
+
+    @property
+    def socket(self) -> ssl.SSLSocket:
+        """For addresses, options and TLS facts; not for reading or writing."""
+        return self._socket
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this TLS stream was closed here")
+
+    def _check_sendable(self) -> None:
+        self._check_open()
+        if self._half_sent:
+            raise trio.BrokenResourceError("an earlier send was cancelled in the middle of a record")
+
+    async def _until_done(self, step: Callable[[], T]) -> T:
+        try:
+            return await _until_done(self._socket, step)
+        except OSError as error:  # ssl.SSLError is one
+            self._check_open()
+            raise trio.BrokenResourceError(str(error)) from error
 
 
 async def client_handshake(
@@ -33,14 +172,84 @@ async def client_handshake(
     context: ssl.SSLContext,
     *,
     server_hostname: str | None = None,
-    timeout: float = 10.0,
+    timeout: float = HANDSHAKE_TIMEOUT,
 ) -> TLSStream:
     """TLS as a client on a connected socket, which it takes over. HandshakeFailed; closes the socket then."""
-    raise NotImplementedError
+    return await _handshake(
+        transport,
+        lambda sock: context.wrap_socket(
+            sock, server_hostname=server_hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        ),
+        timeout,
+    )
 
 
 async def server_handshake(
-    transport: trio.SocketStream | socket.socket, context: ssl.SSLContext, *, timeout: float = 10.0
+    transport: trio.SocketStream | socket.socket,
+    context: ssl.SSLContext,
+    *,
+    timeout: float = HANDSHAKE_TIMEOUT,
 ) -> TLSStream:
     """TLS as a server on a connected socket, which it takes over. HandshakeFailed; closes the socket then."""
-    raise NotImplementedError
+    return await _handshake(
+        transport,
+        lambda sock: context.wrap_socket(
+            sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        ),
+        timeout,
+    )
+
+
+def prepare_socket(sock: socket.socket) -> None:
+    """What every TCP socket of the stream lane wants; the handshakes do it."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+
+
+async def _handshake(
+    transport: trio.SocketStream | socket.socket,
+    wrap: Callable[[socket.socket], ssl.SSLSocket],
+    timeout: float,
+) -> TLSStream:
+    if isinstance(transport, trio.SocketStream):
+        plain = socket.socket(fileno=transport.socket.detach())
+    else:
+        plain = transport
+    open_socket = plain
+    try:
+        plain.setblocking(False)
+        with contextlib.suppress(OSError):  # a Unix socket has no such options
+            prepare_socket(plain)
+        open_socket = wrap(plain)
+        with trio.fail_after(timeout):
+            await trio.lowlevel.checkpoint()
+            await _until_done(open_socket, open_socket.do_handshake)
+    except trio.TooSlowError as error:
+        open_socket.close()
+        raise HandshakeFailed("tls-timeout", f"no TLS handshake within {timeout:g} s") from error
+    except OSError as error:  # ssl.SSLError is one
+        open_socket.close()
+        raise HandshakeFailed(_reason(error), handshake_problem(error)) from error
+    except BaseException:
+        open_socket.close()
+        raise
+    return TLSStream(open_socket)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "tls-certificate"
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return "tls"
+    return "tls-eof"
+
+
+async def _until_done(sock: ssl.SSLSocket, step: Callable[[], T]) -> T:
+    """Repeats `step` when OpenSSL says that it wants more of the socket. ssl.SSLError, OSError."""
+    while True:
+        try:
+            return step()
+        except ssl.SSLWantReadError:
+            await trio.lowlevel.wait_readable(sock)
+        except ssl.SSLWantWriteError:
+            await trio.lowlevel.wait_writable(sock)
