@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -21,6 +22,7 @@ from raven.config import Address, parse_dial
 from raven.control.messages import VERSION, AgentHello
 from raven.errors import StateError
 from raven.net.daemon import Stop
+from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
 from raven.net.tls import agent_context
@@ -108,6 +110,16 @@ class Agent:
             async with trio.open_nursery() as nursery:
                 for uplink in self.uplinks:
                     nursery.start_soon(uplink.drain)
+
+    async def _serve_metrics(self, listeners: list[trio.SocketListener]) -> None:
+        from raven import metrics
+
+        render = metrics.renderer("agent", lambda: report.families(self))
+        pages = {
+            "/metrics": lambda query: Page(render(), metrics.CONTENT_TYPE),
+            "/healthz": lambda query: Page(b"ok\n"),
+        }
+        await trio.serve_listeners(partial(serve_pages, pages=pages), listeners)
 
     async def _guarded(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
         """Runs one lane so that a bug in it leaves the other lanes alone."""

@@ -140,7 +140,7 @@ class Uplink:
             # A gateway judges our certificate when the handshake is over for us: its alert comes with the
             # first bytes, deep inside.
             alert = _tls_cause(error)
-            return f"gateway {self.address}: {handshake_problem(alert) if alert else error}"
+            return f"gateway {self.address}: {handshake_problem(alert)}" if alert else str(error)
         except RavenError as error:
             return f"gateway {self.address}: {error}"
 

@@ -17,6 +17,7 @@ from gateway import report
 from gateway.audit import RegistryAudit
 from gateway.join import JoinResult, serve_join
 from gateway.network import GatewayNetwork
+from gateway.oam_connect import HttpProxy
 from gateway.options import GatewayOptions
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
@@ -26,6 +27,7 @@ from raven.control.messages import VERSION, GatewayHello
 from raven.errors import StateError
 from raven.names import is_name
 from raven.net.daemon import Stop
+from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
 from raven.net.tls import gateway_context
@@ -78,6 +80,7 @@ class Gateway:
             state_dir=options.state_dir,
             off="switched off by --no-packets" if options.no_packets else "",
         )
+        self.proxy = HttpProxy(tunnels=self.table, audit=self.audit)
         self._context = gateway_context(state)
         self.server = TunnelServer(
             table=self.table,
@@ -149,16 +152,27 @@ class Gateway:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.server.serve, agents, connections)
                 nursery.start_soon(
-                    partial(trio.serve_listeners, self._serve_oam, oam, handler_nursery=connections)
+                    partial(trio.serve_listeners, self.proxy.serve, oam, handler_nursery=connections)
                 )
 
     async def _drain(self) -> None:
         """Every agent is told; each tunnel lasts until its streams are done, at most drain_seconds."""
         self._log.info("draining", tunnels=len(self.table.connected()), seconds=self.options.drain_seconds)
+        self.proxy.drain()
         with trio.move_on_after(self.options.drain_seconds):
             async with trio.open_nursery() as nursery:
                 for live in self.table.connected():
                     nursery.start_soon(live.tunnel.drain, "the gateway is shutting down")
+
+    async def _serve_metrics(self, listeners: list[trio.SocketListener]) -> None:
+        from raven import metrics
+
+        render = metrics.renderer("gateway", lambda: report.families(self))
+        pages = {
+            "/metrics": lambda query: Page(render(), metrics.CONTENT_TYPE),
+            "/healthz": lambda query: Page(b"ok\n"),
+        }
+        await trio.serve_listeners(partial(serve_pages, pages=pages), listeners)
 
     async def _guarded(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
         """Runs one lane so that a bug in it leaves the other lanes alone."""

@@ -133,6 +133,8 @@ def families(of: Gateway) -> Iterator[Family]:
     yield by("reason", "connections_refused", "Agents' connections turned away.", server.refused)
     yield by("reason", "tunnels_ended", "Tunnels that ended.", server.lost)
     yield by("verdict", "oam_requests", "O&M requests that ended.", of.audit.verdicts)
+    yield by("reason", "oam_broken", "O&M requests that broke off.", of.proxy.broken)
+    yield single("oam_connections", "O&M connections open now.", of.proxy.connections)
     yield single("audit_lines_dropped", "Lines not in the registry.", of.audit.dropped, kind="counter")
     yield _per_node(
         "tunnel_bytes",
