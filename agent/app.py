@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from ipaddress import ip_address
 
 import trio
 
 from agent import report
+from agent.dialer import Dialer
 from agent.network import AgentNetwork
 from agent.options import AgentOptions
 from agent.uplink import Uplink
@@ -26,6 +28,7 @@ from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
 from raven.net.tls import agent_context
+from raven.oam.policy import Allow
 from raven.registry.agent_state import AgentState
 from raven.status import Answer, PingRequest, Request, open_socket, serve_socket
 
@@ -65,6 +68,8 @@ class Agent:
             state_dir=options.state_dir,
             off="switched off by --no-packets" if options.no_packets else "",
         )
+        allow = Allow(options.allow, ip_address(options.node_address))
+        self.dialer = Dialer(allow, node_address=options.node_address)
         context = agent_context(state)
         self._changed = trio.Event()
         self.uplinks = [

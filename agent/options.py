@@ -1,5 +1,6 @@
 """The options of `raven-agent run`: the one definition of its flags, its TOML keys and their reference."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -29,9 +30,11 @@ class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
     node_address: Annotated[
         str,
         option(
-            "Address of this machine at which streams to the node itself are connected.",
+            "This machine's own address: streams to the node itself try it after loopback, and the rule "
+            "node:PORT covers it.",
             metavar="ADDRESS",
-            expected="an address or name",
+            expected="an IPv4 or IPv6 address",
+            parse=lambda text: str(ip_address(text)),
         ),
     ] = "127.0.0.1"
     wg_port: Annotated[
