@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from gateway.oam_relay import Relay, tunnel_lost, watch_peer
+from gateway.oam_relay import Relay, tunnel_lost
 from gateway.tunnels import Offline, Tunnels
 from raven.control.messages import OpenRequest
 from raven.mux.codes import Priority, RefusalCode
@@ -31,6 +31,7 @@ from raven.net.http_pages import (
     send_refusal,
 )
 from raven.net.splice import splice
+from raven.net.tcp import watch_peer
 from raven.net.tunnel import StreamRefused, TunnelLost
 from raven.oam import discovery
 from raven.oam.audit import Audit, AuditLine

@@ -7,15 +7,13 @@ exchange.
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import struct
 from typing import Final
 
 import trio
 
 from raven.errors import PeerError
 from raven.net.splice import splice
+from raven.net.tcp import reset
 from raven.net.tunnel import TunnelLost
 from raven.oam.exchange import Exchange
 from raven.oam.heads import HeadBuffer
@@ -187,17 +185,3 @@ def tunnel_lost(error: TunnelLost) -> Refusal:
     return Refusal(
         "tunnel-lost", f"the tunnel to the node was lost: {error}; it dials again by itself, so ask again"
     )
-
-
-def watch_peer(stream: trio.SocketStream) -> None:
-    """Lets the kernel find a peer that vanished without a word, in two minutes; OSError if it has gone."""
-    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
-        stream.setsockopt(socket.IPPROTO_TCP, option, value)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-async def reset(stream: trio.SocketStream) -> None:
-    """Closes with RST, which no program takes for the end of an answer."""
-    with contextlib.suppress(OSError):  # it has gone by itself
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await trio.aclose_forcefully(stream)

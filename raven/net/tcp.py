@@ -1,0 +1,29 @@
+"""What trio leaves to the caller of TCP: peers that vanish, and endings that must look like failures."""
+
+import contextlib
+import socket
+import struct
+from typing import Final
+
+import trio
+
+# Two minutes: a kubectl exec may be silent for hours, and NAT in between forgets it after some minutes.
+_KEEPALIVE: Final = (
+    (socket.TCP_KEEPIDLE, 60),  # seconds of silence before the first question
+    (socket.TCP_KEEPINTVL, 15),  # seconds between two
+    (socket.TCP_KEEPCNT, 4),  # questions without an answer
+)
+
+
+def watch_peer(stream: trio.SocketStream) -> None:
+    """Lets the kernel find out, in two minutes, that the peer vanished; OSError if it is gone now."""
+    for option, value in _KEEPALIVE:
+        stream.setsockopt(socket.IPPROTO_TCP, option, value)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+async def reset(stream: trio.SocketStream) -> None:
+    """Closes with RST, which no program takes for the end of an answer."""
+    with contextlib.suppress(OSError):  # it has gone by itself
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await trio.aclose_forcefully(stream)
