@@ -5,25 +5,59 @@ Nothing here waits, logs or reads a clock. What the network sends never raises: 
 by reason and dropped.
 """
 
+import errno
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from raven.wg.configuration import DeviceChange, DeviceState
+from raven.errors import PeerError
+from raven.keys import PrivateKey, PublicKey
+from raven.wg.allowed_ips import AllowedIPs
+from raven.wg.configuration import (
+    NO_PRIVATE_KEY,
+    DeviceChange,
+    DeviceState,
+    PeerChange,
+    PeerState,
+    UapiError,
+)
+from raven.wg.constants import HANDSHAKE_TOS
 from raven.wg.endpoint import Endpoint
 from raven.wg.events import Event
+from raven.wg.handshake import authenticate_initiation, open_initiation
+from raven.wg.keypair import RUN_SEGMENTS_MAX
+from raven.wg.messages import (
+    TRANSPORT_HEADER,
+    TRANSPORT_OVERHEAD,
+    TYPE_COOKIE_REPLY,
+    TYPE_INITIATION,
+    TYPE_RESPONSE,
+    TYPE_TRANSPORT,
+    CookieReply,
+    Initiation,
+    Response,
+)
+from raven.wg.outbox import Drop, Transmit
+from raven.wg.packet import (
+    DESTINATION_V4,
+    DESTINATION_V6,
+    ECN_CE,
+    IPV4_HEADER_LEN,
+    IPV6_HEADER_LEN,
+    SOURCE_V4,
+    SOURCE_V6,
+    mark_congestion,
+    outer_tos_of_word,
+)
+from raven.wg.peer import Peer
+from raven.wg.ratelimiter import LoadMeter, RateLimiter
+from raven.wg.scratch import CHUNK
+from raven.wg.shared import Identity, Shared
 
+__all__ = ["Device", "Transmit"]
 
-class Transmit(NamedTuple):
-    """Datagrams for one endpoint: `data` cut every `segment_size` bytes, the last one may be shorter.
+PEERS_MAX = 1 << 16  # wireguard-go's; at 20 kB each they are more than a machine has
+_OWNERS_MAX = 4096  # addresses whose owner is remembered; a scan of a large network starts over
 
-    At most 64 segments and 65,507 bytes, so that one UDP_SEGMENT call can take it. `data` lives in the
-    device's scratch: valid until the next call of send, receive or handle_timeout after the drain.
-    """
-
-    endpoint: Endpoint
-    segment_size: int  # bytes
-    data: memoryview | bytes
-    tos: int = 0  # IP TOS / traffic class of the outer header: DSCP and ECN
+_Address = int | tuple[int, int]  # IPv4, or the halves of IPv6
 
 
 class Device:
@@ -42,41 +76,354 @@ class Device:
         mtu: int = 1420,
     ) -> None:
         """`tai64n()`: 12 bytes (`messages.tai64n`); `random(n)`: n secret bytes; `wall()`: Unix seconds."""
-        self.mtu = mtu  # bytes of an inner packet; settable, padding never exceeds it
         self.listen_port = 0  # what the driver bound; it sets this after binding port 0
         self.fwmark = 0
-        self.counters: dict[str, int] = {}  # drops by reason
+        self._shared: Shared[Peer] = Shared(tai64n=tai64n, random=random, wall=wall, mtu=mtu)
+        self._outbox = self._shared.outbox
+        self._peers: dict[PublicKey, Peer] = {}
+        self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
+        self._owners: dict[_Address, Peer | None] = {}
+        self._load = LoadMeter()
+        self._rate_limiter = RateLimiter()
 
-    def configure(self, change: DeviceChange, now: float) -> None:
-        """Applies all of `change`, or nothing (UapiError). The driver rebinds if port or mark differ then."""
+    # Packets out --------------------------------------------------------------------------------------
 
-    def state(self) -> DeviceState:
-        """What `get=1` answers."""
-        raise NotImplementedError
+    def send(self, packets: Sequence[memoryview], now: float) -> None:
+        """Plaintext IP packets, borrowed until the call returns.
+
+        Packets in a row of one size, destination and ECN (the last may be shorter) leave as one Transmit.
+        """
+        self._outbox.begin()
+        count = len(packets)
+        start = 0
+        while start < count:
+            packet = packets[start]
+            size = len(packet)
+            version = packet[0] >> 4 if size else 0
+            if version == 4 and size >= IPV4_HEADER_LEN:
+                shortest, read = IPV4_HEADER_LEN, DESTINATION_V4.unpack_from
+            elif version == 6 and size >= IPV6_HEADER_LEN:
+                shortest, read = IPV6_HEADER_LEN, DESTINATION_V6.unpack_from
+            else:
+                self._outbox.drop(Drop.NOT_IP)
+                start += 1
+                continue
+            key = read(packet)
+            end = start + 1
+            while end < count:
+                packet = packets[end]
+                length = len(packet)
+                if length > size or length < shortest or read(packet) != key:
+                    break
+                end += 1
+                if length < size:
+                    break
+            peer = self._owner(key[1] if version == 4 else key[1:])
+            if peer is None:
+                self._outbox.drop(Drop.NO_PEER, end - start)
+            else:
+                run = packets if end - start == count else packets[start:end]
+                peer.send(run, size, outer_tos_of_word(key[0]), now)
+            start = end
+
+    def _owner(self, address: _Address) -> Peer | None:
+        """Whose allowed IPs hold `address`."""
+        try:
+            return self._owners[address]
+        except KeyError:
+            pass
+        if isinstance(address, int):
+            owner = self._allowed_ips.lookup_v4(address)
+        else:
+            owner = self._allowed_ips.lookup_v6(address[0] << 64 | address[1])
+        if len(self._owners) >= _OWNERS_MAX:
+            self._owners.clear()
+        self._owners[address] = owner
+        return owner
+
+    # Datagrams in -------------------------------------------------------------------------------------
 
     def receive(
         self, datagrams: Sequence[memoryview], endpoint: Endpoint, now: float, *, ecn: int = 0
     ) -> None:
-        """One burst from one source; borrowed until the call returns. `ecn`: the outer header's two bits."""
+        """One burst from one source; borrowed until the call returns. `ecn`: the outer header's two bits.
 
-    def send(self, packets: Sequence[memoryview], now: float) -> None:
-        """Plaintext IP packets, borrowed until the call returns. Equal ones in a row leave as one Transmit."""
+        Transport messages in a row with one index, consecutive counters and one size are opened as one run.
+        """
+        self._outbox.begin_inbound()
+        keypairs = self._shared.keypairs
+        read = TRANSPORT_HEADER.unpack_from
+        count = len(datagrams)
+        start = 0
+        while start < count:
+            datagram = datagrams[start]
+            size = len(datagram)
+            if not TRANSPORT_OVERHEAD <= size <= CHUNK:
+                self._outbox.drop(Drop.MALFORMED)
+                start += 1
+                continue
+            kind, index, counter = read(datagram)
+            if kind != TYPE_TRANSPORT:
+                self._receive_handshake(kind, bytes(datagram), endpoint, now)
+                start += 1
+                continue
+            end = start + 1
+            limit = min(count, start + min(RUN_SEGMENTS_MAX, CHUNK // size))
+            while end < limit:
+                datagram = datagrams[end]
+                length = len(datagram)
+                if length > size or length < TRANSPORT_OVERHEAD:
+                    break
+                if read(datagram) != (TYPE_TRANSPORT, index, counter + end - start):
+                    break
+                end += 1
+                if length < size:
+                    break
+            found = keypairs.get(index)
+            if found is None:
+                self._outbox.drop(Drop.UNKNOWN_INDEX, end - start)
+            else:
+                peer, keypair = found
+                run = datagrams if end - start == count else datagrams[start:end]
+                packets = peer.receive(keypair, run, counter, endpoint, now)
+                if packets:
+                    self._deliver(peer, packets, ecn)
+            start = end
+
+    def _deliver(self, peer: Peer, packets: list[memoryview], ecn: int) -> None:
+        """Cuts padding off, and lets through what comes from the peer's own addresses."""
+        outbox = self._outbox
+        out = outbox.packets
+        last_key: tuple[int, ...] = ()
+        total = 0
+        for packet in packets:
+            size = len(packet)
+            version = packet[0] >> 4
+            if version == 4 and size >= IPV4_HEADER_LEN:
+                key = SOURCE_V4.unpack_from(packet)
+            elif version == 6 and size >= IPV6_HEADER_LEN:
+                key = SOURCE_V6.unpack_from(packet)
+            else:
+                outbox.drop(Drop.INNER_MALFORMED)
+                continue
+            if key != last_key:
+                if version == 4:
+                    total = key[1]
+                    shortest, owner = IPV4_HEADER_LEN, self._owner(key[2])
+                else:
+                    total = key[1] + IPV6_HEADER_LEN
+                    shortest, owner = IPV6_HEADER_LEN, self._owner(key[2:])
+                if total < shortest:
+                    outbox.drop(Drop.INNER_MALFORMED)
+                    continue
+                if owner is not peer:
+                    outbox.drop(Drop.SOURCE_NOT_ALLOWED)
+                    continue
+                last_key = key
+            if total != size:
+                if total > size:
+                    outbox.drop(Drop.INNER_MALFORMED)
+                    continue
+                packet = packet[:total]
+            if ecn == ECN_CE:
+                mark_congestion(packet)
+            out.append(packet)
+
+    def _receive_handshake(self, kind: int, message: bytes, endpoint: Endpoint, now: float) -> None:
+        """An initiation, response or cookie reply, or what claims to be one."""
+        try:
+            if kind == TYPE_INITIATION:
+                self._receive_initiation(message, endpoint, now)
+            elif kind == TYPE_RESPONSE:
+                self._receive_response(message, endpoint, now)
+            elif kind == TYPE_COOKIE_REPLY:
+                self._receive_cookie_reply(message, now)
+            else:
+                self._outbox.drop(Drop.MALFORMED)
+        except PeerError as error:
+            self._outbox.drop(error.reason)
+
+    def _receive_initiation(self, message: bytes, endpoint: Endpoint, now: float) -> None:
+        initiation = Initiation.decode_untrusted(message)
+        identity = self._admit(message, initiation.sender, endpoint, now)
+        if identity is None:
+            return
+        opened = open_initiation(identity.dh, initiation)
+        peer = self._peers.get(opened.static)
+        if peer is None:
+            raise PeerError(Drop.UNKNOWN_PEER, "a handshake by a key that is not configured")
+        authenticated = authenticate_initiation(opened, peer.static_static())
+        peer.answer(authenticated, len(message), endpoint, now)
+
+    def _receive_response(self, message: bytes, endpoint: Endpoint, now: float) -> None:
+        response = Response.decode_untrusted(message)
+        if self._admit(message, response.sender, endpoint, now) is None:
+            return
+        peer = self._shared.handshakes.get(response.receiver)
+        if peer is None:
+            raise PeerError(Drop.UNKNOWN_INDEX, "a response to no handshake of ours")
+        peer.response_received(response, len(message), endpoint, now)
+
+    def _receive_cookie_reply(self, message: bytes, now: float) -> None:
+        reply = CookieReply.decode_untrusted(message)
+        peer = self._shared.handshakes.get(reply.receiver)
+        if peer is None:
+            found = self._shared.keypairs.get(reply.receiver)  # it answers a response that we sent
+            if found is None:
+                raise PeerError(Drop.UNKNOWN_INDEX, "a cookie reply to nothing of ours")
+            peer = found[0]
+        peer.cookie_reply_received(reply, now)
+
+    def _admit(self, message: bytes, sender: int, endpoint: Endpoint, now: float) -> Identity | None:
+        """Our identity if a message is worth Diffie-Hellman; None if a cookie was sent instead. PeerError."""
+        identity = self._shared.identity
+        if identity is None:
+            raise PeerError(Drop.NO_PRIVATE_KEY, "the device has no private key")
+        if not identity.checker.mac1_is_valid(message):
+            raise PeerError(Drop.MAC1, "mac1 is not by someone who knows our key")
+        if not self._load.message_received(now):
+            return identity
+        source = f"{endpoint.host} {endpoint.port}".encode()
+        if not identity.checker.mac2_is_valid(message, source, now):
+            reply = identity.checker.reply(message, sender, source, now).encode()
+            self._outbox.transmits.append(Transmit(endpoint, len(reply), reply, HANDSHAKE_TOS))
+            self._outbox.drop(Drop.COOKIE_SENT)
+            return None
+        if not self._rate_limiter.allow(endpoint.host, now):
+            raise PeerError(Drop.RATE_LIMITED, "too many handshakes from one source")
+        return identity
+
+    # Configuration ------------------------------------------------------------------------------------
+
+    def configure(self, change: DeviceChange, now: float) -> None:
+        """Applies all of `change`, or nothing (UapiError). The driver rebinds if port or mark differ then."""
+        self._outbox.begin()
+        before = set() if change.replace_peers else set(self._peers)
+        after = before | {peer.public_key for peer in change.peers if not peer.remove}
+        if len(after) > PEERS_MAX:
+            raise UapiError(errno.ENOMEM, f"{len(after)} peers: a device has at most {PEERS_MAX}")
+        self._owners.clear()
+        if change.private_key is not None:
+            self._set_private_key(change.private_key, now)
+        if change.listen_port is not None and change.listen_port != self.listen_port:
+            self.listen_port = change.listen_port
+            for peer in self._peers.values():
+                peer.port_changed()
+        if change.fwmark is not None:
+            self.fwmark = change.fwmark
+        if change.replace_peers:
+            for public_key in list(self._peers):
+                self._remove_peer(public_key)
+        for peer_change in change.peers:
+            self._configure_peer(peer_change, now)
+
+    def _set_private_key(self, private: PrivateKey, now: float) -> None:
+        clamped = NO_PRIVATE_KEY if private == NO_PRIVATE_KEY else PrivateKey.clamped(private)
+        shared = self._shared
+        if clamped == (NO_PRIVATE_KEY if shared.identity is None else shared.identity.private):
+            return
+        shared.identity = None if clamped == NO_PRIVATE_KEY else Identity(clamped, shared.random)
+        if shared.identity is not None:
+            self._remove_peer(shared.identity.dh.public)
+        for peer in self._peers.values():
+            peer.identity_changed()
+            if peer.keepalive:
+                peer.send_keepalive(now)
+
+    def _configure_peer(self, change: PeerChange, now: float) -> None:
+        identity = self._shared.identity
+        if identity is not None and change.public_key == identity.dh.public:
+            return  # ourselves: ignored, so that one list of peers can be given to all of them
+        if change.remove:
+            self._remove_peer(change.public_key)
+            return
+        peer = self._peers.get(change.public_key)
+        if peer is None:
+            if change.update_only:
+                return
+            peer = self._peers[change.public_key] = Peer(change.public_key, self._shared)
+        if change.preshared_key is not None:
+            peer.preshared_key = change.preshared_key
+        could_send = peer.endpoint is not None and peer.keepalive > 0
+        if change.endpoint is not None:
+            peer.configure_endpoint(change.endpoint)
+        if change.keepalive is not None:
+            peer.configure_keepalive(change.keepalive)
+        if change.replace_allowed_ips:
+            self._allowed_ips.remove_all(peer)
+        for network in change.removed_allowed_ips:
+            self._allowed_ips.remove(network, peer)
+        for network in change.allowed_ips:
+            self._allowed_ips.add(network, peer)
+        if not could_send and peer.keepalive and peer.endpoint is not None:
+            peer.send_keepalive(now)  # a persistent keepalive starts with the first, as in the kernel
+
+    def _remove_peer(self, public_key: PublicKey) -> None:
+        peer = self._peers.pop(public_key, None)
+        if peer is not None:
+            self._allowed_ips.remove_all(peer)
+            peer.remove()
+
+    def state(self) -> DeviceState:
+        """What `get=1` answers."""
+        identity = self._shared.identity
+        peers = [
+            PeerState(
+                public_key=peer.public_key,
+                preshared_key=peer.preshared_key,
+                endpoint=peer.endpoint,
+                last_handshake=peer.last_handshake,
+                rx_bytes=peer.rx_bytes,
+                tx_bytes=peer.tx_bytes,
+                keepalive=peer.keepalive,
+                allowed_ips=list(self._allowed_ips.of(peer)),
+            )
+            for peer in self._peers.values()
+        ]
+        return DeviceState(
+            private_key=NO_PRIVATE_KEY if identity is None else identity.private,
+            listen_port=self.listen_port,
+            fwmark=self.fwmark,
+            peers=peers,
+            counters=dict(self.counters),
+        )
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Drops by reason; `outbox.Drop` says what each means."""
+        return self._outbox.counters
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of an inner packet; padding never exceeds it."""
+        return self._shared.mtu
+
+    @mtu.setter
+    def mtu(self, mtu: int) -> None:
+        self._shared.mtu = mtu
+
+    # Clock and drains ---------------------------------------------------------------------------------
 
     def handle_timeout(self, now: float) -> None:
         """Runs every timer that is due at `now`."""
+        self._outbox.begin()
+        for timers in self._shared.agenda.pop_due(now):
+            peer = self._peers.get(timers.owner)
+            if peer is not None:
+                peer.handle_timeout(now)
 
     def next_timeout(self) -> float | None:
         """When to call handle_timeout, in the clock of `now`; it may be early, never late. None: no timer."""
-        raise NotImplementedError
+        return self._shared.agenda.next()
 
     def transmits(self) -> list[Transmit]:
         """Drains what to send, in order."""
-        raise NotImplementedError
+        return self._outbox.take_transmits()
 
     def packets(self) -> list[memoryview]:
         """Drains decrypted inner packets, writable, valid until the next receive."""
-        raise NotImplementedError
+        return self._outbox.take_packets()
 
     def events(self) -> list[Event]:
         """Drains what happened."""
-        raise NotImplementedError
+        return self._outbox.take_events()

@@ -1,0 +1,402 @@
+"""One peer: its keys, where it is, what waits for it, and what its timers do.
+
+Above is `device`, which finds the peer a packet or message belongs to; below are handshake, keypair, cookie
+and timers. All of a peer's state changes here, and only after the last authentication of what caused the
+change.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from raven.errors import PeerError
+from raven.keys import PresharedKey, PublicKey
+from raven.wg.configuration import NO_PRESHARED_KEY
+from raven.wg.constants import (
+    HANDSHAKE_TOS,
+    INITIATIONS_PER_SECOND,
+    MAX_HANDSHAKE_ATTEMPTS,
+    REFRESH_ON_RECEIVE_TIME,
+    REKEY_TIMEOUT,
+)
+from raven.wg.cookie import MacGenerator
+from raven.wg.endpoint import Endpoint
+from raven.wg.events import HandshakeCompleted, HandshakeGaveUp, KeysErased, PeerRoamed
+from raven.wg.handshake import (
+    Authenticated,
+    Initiated,
+    TransportKeys,
+    consume_response,
+    create_initiation,
+    create_response,
+)
+from raven.wg.keypair import Keypair, Keypairs, padded_size, run_limit
+from raven.wg.messages import TAI64N_LEN, TRANSPORT_OVERHEAD, CookieReply, Response
+from raven.wg.outbox import Drop, Transmit
+from raven.wg.packet import outer_tos
+from raven.wg.shared import STAGED_BYTES_MAX, Shared
+from raven.wg.timers import PeerTimers, Timer
+
+STAGED_MAX = 128  # packets that wait for a handshake, the newest; the kernel's MAX_STAGED_PACKETS
+
+_LONG_AGO = float("-inf")
+
+
+class Peer:
+    """A configured peer of a device."""
+
+    __slots__ = (
+        "_attempts",
+        "_initiated",
+        "_keypairs",
+        "_last_handshake_sent",
+        "_last_initiation_received",
+        "_macs",
+        "_newest_timestamp",
+        "_refreshed_late",
+        "_shared",
+        "_staged",
+        "_static_static",
+        "_timers",
+        "endpoint",
+        "keepalive",
+        "last_handshake",
+        "preshared_key",
+        "public_key",
+        "rx_bytes",
+        "tx_bytes",
+    )
+
+    def __init__(self, public_key: PublicKey, shared: "Shared[Peer]") -> None:
+        self.public_key = public_key
+        self.preshared_key: PresharedKey = NO_PRESHARED_KEY
+        self.endpoint: Endpoint | None = None
+        self.keepalive = 0  # seconds
+        self.last_handshake = 0.0  # Unix seconds
+        self.rx_bytes = 0
+        self.tx_bytes = 0
+        self._shared = shared
+        self._static_static = b""  # DH of both static keys, once it was needed
+        self._macs = MacGenerator(public_key)
+        self._timers = PeerTimers(shared.agenda, public_key)
+        self._keypairs = Keypairs()
+        self._staged: deque[bytes] = deque()
+        # The handshake we started. It is kept beside one that we answer meanwhile: when both ends start at
+        # once either may finish, where the kernel's single slot makes both time out.
+        self._initiated: Initiated | None = None
+        self._attempts = 0  # initiations since the first that went unanswered
+        self._last_handshake_sent = _LONG_AGO
+        self._last_initiation_received = _LONG_AGO
+        self._newest_timestamp = bytes(TAI64N_LEN)
+        self._refreshed_late = False  # an initiation was sent because the keys we receive under grew old
+
+    # Packets ------------------------------------------------------------------------------------------
+
+    def send(self, packets: Sequence[memoryview], size: int, tos: int, now: float) -> None:
+        """One run: packets of `size` bytes, the last maybe shorter. Sealed now, or staged for a handshake."""
+        if self.endpoint is None:
+            self._shared.outbox.drop(Drop.NO_ENDPOINT, len(packets))
+            return
+        keypair = self._keypairs.current
+        if keypair is not None and keypair.can_seal(len(packets), now):
+            self._seal(keypair, packets, size, tos, now)
+        else:
+            for packet in packets:
+                self._stage(bytes(packet))
+            self.initiate(now)
+
+    def _seal(
+        self, keypair: Keypair, packets: Sequence[memoryview | bytes], size: int, tos: int, now: float
+    ) -> None:
+        shared = self._shared
+        outbox = shared.outbox
+        endpoint = self.endpoint
+        assert endpoint is not None
+        limit = run_limit(size, shared.mtu)
+        if limit == 0:
+            outbox.drop(Drop.TOO_LARGE, len(packets))
+            return
+        stride = padded_size(size, shared.mtu) + TRANSPORT_OVERHEAD
+        for start in range(0, len(packets), limit):
+            run = packets if len(packets) <= limit else packets[start : start + limit]
+            data = keypair.seal_run(run, size, shared.mtu, outbox.outbound)
+            outbox.transmits.append(Transmit(endpoint, min(stride, len(data)), data, tos))
+            self.tx_bytes += len(data)
+        self._timers.messages_sent(now, data=size > 0)
+        if keypair.needs_renewal(now):
+            self.initiate(now)
+
+    def receive(
+        self, keypair: Keypair, datagrams: Sequence[memoryview], counter: int, endpoint: Endpoint, now: float
+    ) -> list[memoryview]:
+        """The packets of one run of transport messages under `keypair`, still padded, without keepalives.
+
+        Counters are consecutive from `counter`, sizes equal but for the last.
+        """
+        outbox = self._shared.outbox
+        if not keypair.can_open(counter, len(datagrams), now):
+            outbox.drop(Drop.KEYPAIR_EXPIRED, len(datagrams))
+            return []
+        packets, replayed, forged = keypair.open_run(datagrams, counter, outbox.inbound)
+        if replayed:
+            outbox.drop(Drop.REPLAYED, replayed)
+        if forged:
+            outbox.drop(Drop.AUTHENTICATION, forged)
+        if not packets:
+            return packets
+        self._authenticated_from(endpoint)
+        sizes = sum(map(len, packets))
+        self.rx_bytes += sizes + TRANSPORT_OVERHEAD * len(packets)
+        self._timers.messages_received(now, data=sizes > 0)
+        if keypair is self._keypairs.next:
+            self._forget(self._keypairs.confirmed())
+            self._handshake_completed()
+            self._send_staged(now)
+        self._refresh_if_late(now)
+        if not packets[-1]:  # keepalives are the shortest messages, so a run ends with them
+            packets = [packet for packet in packets if packet]
+        return packets
+
+    def _refresh_if_late(self, now: float) -> None:
+        """Section 6.2: an initiator that only receives renews too, shortly before its keys are refused."""
+        keypair = self._keypairs.current
+        if keypair is None or self._refreshed_late or not keypair.initiator:
+            return
+        if now - keypair.born >= REFRESH_ON_RECEIVE_TIME:
+            self._refreshed_late = True
+            self.initiate(now)
+
+    def _authenticated_from(self, endpoint: Endpoint) -> None:
+        """Roaming: call with the source of a message only after the whole message authenticated."""
+        if endpoint != self.endpoint:
+            if not endpoint.same_place(self.endpoint):
+                self._shared.outbox.events.append(PeerRoamed(self.public_key, endpoint))
+            self.endpoint = endpoint
+
+    # Staged packets -----------------------------------------------------------------------------------
+
+    def _stage(self, packet: bytes) -> None:
+        """Keeps a packet until there are keys. When full the oldest goes: its sender has given up most."""
+        shared = self._shared
+        while self._staged and (
+            len(self._staged) >= STAGED_MAX or shared.staged_bytes + len(packet) > STAGED_BYTES_MAX
+        ):
+            shared.staged_bytes -= len(self._staged.popleft())
+            shared.outbox.drop(Drop.STAGED_FULL)
+        if shared.staged_bytes + len(packet) > STAGED_BYTES_MAX:
+            shared.outbox.drop(Drop.STAGED_FULL)
+            return
+        self._staged.append(packet)
+        shared.staged_bytes += len(packet)
+
+    def _unstage(self) -> list[bytes]:
+        packets = list(self._staged)
+        self._staged.clear()
+        self._shared.staged_bytes -= sum(map(len, packets))
+        return packets
+
+    def _drop_staged(self, reason: Drop) -> None:
+        count = sum(1 for packet in self._unstage() if packet)
+        if count:
+            self._shared.outbox.drop(reason, count)
+
+    def _send_staged(self, now: float) -> None:
+        """Sends what waits, or starts the handshake it waits for."""
+        if not self._staged or self.endpoint is None:
+            return
+        keypair = self._keypairs.current
+        if keypair is None or not keypair.can_seal(len(self._staged), now):
+            self.initiate(now)
+            return
+        packets = self._unstage()
+        start = 0
+        while start < len(packets):
+            size = len(packets[start])
+            tos = outer_tos(packets[start])
+            end = start + 1
+            while end < len(packets) and len(packets[end]) == size and outer_tos(packets[end]) == tos:
+                end += 1
+            self._seal(keypair, packets[start:end], size, tos, now)
+            start = end
+
+    def send_keepalive(self, now: float) -> None:
+        """Shows that we are here: sends what is staged, or an empty packet; without keys, an initiation."""
+        if not self._staged:
+            self._stage(b"")
+        self._send_staged(now)
+
+    # Handshakes ---------------------------------------------------------------------------------------
+
+    def initiate(self, now: float, *, retry: bool = False) -> None:
+        """Sends an initiation, unless one message left within REKEY_TIMEOUT or no endpoint is known."""
+        shared = self._shared
+        identity = shared.identity
+        if not retry:
+            self._attempts = 0
+        if now - self._last_handshake_sent < REKEY_TIMEOUT or self.endpoint is None:
+            return
+        if identity is None:
+            self._drop_staged(Drop.NO_PRIVATE_KEY)
+            return
+        try:
+            message, initiated = create_initiation(
+                identity.dh,
+                self.public_key,
+                self.static_static(),
+                index=shared.new_index(),
+                ephemeral=shared.new_ephemeral(),
+                timestamp=shared.tai64n(),
+            )
+        except PeerError as error:
+            self._drop_staged(Drop.WEAK_KEY)
+            shared.outbox.drop(error.reason)
+            return
+        self._forget_initiated()
+        self._initiated = initiated
+        shared.handshakes[initiated.index] = self
+        self._send_handshake_message(message.encode(), now)
+        self._timers.handshake_initiated(now, jitter=shared.jitter())
+
+    def answer(self, initiation: Authenticated, length: int, endpoint: Endpoint, now: float) -> None:
+        """Call with an authenticated initiation of `length` bytes; PeerError if replayed or flooding."""
+        if initiation.timestamp <= self._newest_timestamp:
+            raise PeerError(Drop.HANDSHAKE_REPLAY, "the timestamp is not newer than the last")
+        if now - self._last_initiation_received < 1 / INITIATIONS_PER_SECOND:
+            raise PeerError(Drop.HANDSHAKE_FLOOD, "too many initiations")
+        shared = self._shared
+        response, keys = create_response(
+            initiation,
+            self.public_key,
+            self.preshared_key,
+            index=shared.new_index(),
+            ephemeral=shared.new_ephemeral(),
+        )
+        self._newest_timestamp = initiation.timestamp
+        self._last_initiation_received = now
+        self._handshake_message_received(length, endpoint, now)
+        self._adopt(keys, initiator=False, now=now)
+        self._send_handshake_message(response.encode(), now)
+
+    def response_received(self, response: Response, length: int, endpoint: Endpoint, now: float) -> None:
+        """Call with a response of `length` bytes whose index names this peer; PeerError if it is forged."""
+        shared = self._shared
+        assert self._initiated is not None
+        assert shared.identity is not None
+        keys = consume_response(shared.identity.dh, self._initiated, self.preshared_key, response)
+        self._forget_initiated()
+        self._handshake_message_received(length, endpoint, now)
+        self._adopt(keys, initiator=True, now=now)
+        self._handshake_completed()
+        # The responder may not send before it has heard us under the new keys.
+        self.send_keepalive(now)
+
+    def cookie_reply_received(self, reply: CookieReply, now: float) -> None:
+        """Call with a cookie reply to our index; the next handshake message uses the cookie. PeerError."""
+        self._macs.cookie_reply_received(reply, now)
+
+    def _send_handshake_message(self, message: bytes, now: float) -> None:
+        assert self.endpoint is not None
+        data = self._macs.add_macs(message, now)
+        self._last_handshake_sent = now
+        self.tx_bytes += len(data)
+        self._shared.outbox.transmits.append(Transmit(self.endpoint, len(data), data, HANDSHAKE_TOS))
+        self._timers.messages_sent(now, data=False)
+
+    def _handshake_message_received(self, length: int, endpoint: Endpoint, now: float) -> None:
+        self._authenticated_from(endpoint)
+        self.rx_bytes += length
+        self._timers.messages_received(now, data=False)
+
+    def _adopt(self, keys: TransportKeys, *, initiator: bool, now: float) -> None:
+        keypair = Keypair(keys, initiator=initiator, now=now)
+        self._shared.keypairs[keypair.local_index] = (self, keypair)
+        rotate = self._keypairs.initiated if initiator else self._keypairs.responded
+        self._forget(rotate(keypair))
+        self._timers.keys_derived(now)
+
+    def _handshake_completed(self) -> None:
+        self._attempts = 0
+        self._refreshed_late = False
+        self.last_handshake = self._shared.wall()
+        self._timers.handshake_completed()
+        self._shared.outbox.events.append(HandshakeCompleted(self.public_key))
+
+    def static_static(self) -> bytes:
+        """DH of both static keys, computed at first need; WeakKeyError. Only with an identity."""
+        if not self._static_static:
+            assert self._shared.identity is not None
+            self._static_static = self._shared.identity.dh.exchange(self.public_key)
+        return self._static_static
+
+    # Time and change ----------------------------------------------------------------------------------
+
+    def handle_timeout(self, now: float) -> None:
+        """Serves the timers that are due."""
+        for timer in self._timers.due(now):
+            if timer is Timer.RETRANSMIT_HANDSHAKE:
+                self._handshake_timed_out(now)
+            elif timer is Timer.SEND_KEEPALIVE:
+                self.send_keepalive(now)
+            elif timer is Timer.NEW_HANDSHAKE:
+                self._forget_source()
+                self.initiate(now)
+            elif timer is Timer.ERASE_KEYS:
+                self.erase_keys()
+                self._shared.outbox.events.append(KeysErased(self.public_key))
+            elif timer is Timer.PERSISTENT_KEEPALIVE and self.keepalive:
+                self.send_keepalive(now)
+        self._timers.reschedule()
+
+    def _handshake_timed_out(self, now: float) -> None:
+        if self._attempts >= MAX_HANDSHAKE_ATTEMPTS:
+            self._drop_staged(Drop.HANDSHAKE_FAILED)
+            self._timers.handshake_given_up(now)
+            self._shared.outbox.events.append(HandshakeGaveUp(self.public_key))
+        else:
+            self._attempts += 1
+            self._forget_source()
+            self.initiate(now, retry=True)
+
+    def _forget_source(self) -> None:
+        """The local address we answered from may be what is broken: let the routing table choose again."""
+        if self.endpoint is not None and self.endpoint.source:
+            self.endpoint = self.endpoint._replace(source="")
+
+    def configure_endpoint(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    def configure_keepalive(self, seconds: int) -> None:
+        self.keepalive = seconds
+        self._timers.interval_configured(seconds)
+
+    def port_changed(self) -> None:
+        """Call when the device moves to another port."""
+        self._forget_source()
+
+    def identity_changed(self) -> None:
+        """Call when the device's key was replaced: nothing more is sealed under what the old one made."""
+        self._static_static = b""
+        self._forget_initiated()
+        self._last_handshake_sent = _LONG_AGO
+        for keypair in (self._keypairs.current, self._keypairs.next):
+            if keypair is not None:
+                keypair.may_seal = False
+
+    def erase_keys(self) -> None:
+        """Forgets every key a handshake gave, and the handshake under way."""
+        self._forget_initiated()
+        self._forget(self._keypairs.clear())
+
+    def remove(self) -> None:
+        """Call when the peer leaves the device: nothing refers to it any more."""
+        self._drop_staged(Drop.HANDSHAKE_FAILED)
+        self.erase_keys()
+        self._timers.clear()
+
+    def _forget_initiated(self) -> None:
+        if self._initiated is not None:
+            del self._shared.handshakes[self._initiated.index]
+            self._initiated = None
+
+    def _forget(self, keypairs: Sequence[Keypair]) -> None:
+        for keypair in keypairs:
+            del self._shared.keypairs[keypair.local_index]
