@@ -96,7 +96,13 @@ class Gateway(Daemon):
         try:
             wait_until(up, what=f"{', '.join(lanes)} of {', '.join(names)}", seconds=seconds)
         except LabError as error:
-            raise LabError(f"{error}; ravenctl nodes says {json.dumps(list(last.values()))}") from None
+            said = [
+                f"{node['name']} {part} {node[part]['state']}: {node[part]['detail']}"
+                for node in last.values()
+                for part in ("stream", "packets")
+                if node[part]["state"] != "up"
+            ]
+            raise LabError(f"{error}; ravenctl says {'; '.join(said) or 'that no node has joined'}") from None
 
     def curl(self, url: str, *options: str, seconds: float = 10) -> Result:
         """`curl` through the gateway's proxy, from its own machine; never fails, the caller looks."""
