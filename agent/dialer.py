@@ -54,6 +54,16 @@ class Dialer:
 
     async def serve(self, incoming: IncomingStream) -> None:
         """One stream, from its OPEN to its end."""
+        try:
+            await self._serve(incoming)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.refused["opener-left"] += 1
+        except Exception:
+            # A bug met by one stream must not take the tunnel with it.
+            self.refused["fault"] += 1
+            self._log.exception("a stream ended by a fault of the agent")
+
+    async def _serve(self, incoming: IncomingStream) -> None:
         began = trio.current_time()
         try:
             request = decode_open_untrusted(incoming.header)
@@ -111,7 +121,7 @@ class Dialer:
                     ) from error
                 raise RefusedError(
                     "unreachable",
-                    f"cannot connect to {shown}: {error.strerror or error}; is the service up, and is it TCP?",
+                    f"cannot connect to {shown}: {error.strerror or error}; is the service up there?",
                 ) from error
             except trio.TooSlowError:
                 pass

@@ -18,6 +18,7 @@ import trio
 
 from gateway.oam_relay import Relay, tunnel_lost
 from gateway.tunnels import Offline, Tunnels
+from raven import log
 from raven.control.messages import OpenRequest
 from raven.mux.codes import Priority, RefusalCode
 from raven.net.http_pages import (
@@ -94,6 +95,7 @@ class HttpProxy:
         self._tunnels = tunnels
         self._audit = audit
         self._wall = wall
+        self._log = log.get("proxy")
         self._idle: set[trio.CancelScope] = set()
         self._pages: Pages = {"/healthz": self._health, "/sd": self._discover}
         self.draining = False
@@ -120,6 +122,10 @@ class HttpProxy:
             self.broken["asker-left"] += 1
         except trio.TooSlowError:
             self.broken["asker-stuck"] += 1
+        except Exception:
+            # A bug met by one request must not take the gateway with it.
+            self.broken["fault"] += 1
+            self._log.exception("a request ended by a fault of the gateway")
         finally:
             self.connections -= 1
             await trio.aclose_forcefully(stream)

@@ -12,8 +12,7 @@ from typing import Final
 import trio
 
 from raven.errors import PeerError
-from raven.net.splice import splice
-from raven.net.tcp import reset
+from raven.net.splice import abort, splice
 from raven.net.tunnel import TunnelLost
 from raven.oam.exchange import Exchange
 from raven.oam.heads import HeadBuffer
@@ -59,8 +58,8 @@ class Relay:
     async def run(self) -> None:
         """Until the exchange has ended, one way or another; Refusal while nothing of an answer was sent.
 
-        Where `broken` tells why it ended early the asker's connection is reset, so that the asker does not
-        take what it has for the whole.
+        Where `broken` tells why it ended early, closing the asker's connection will reset it, so that the
+        asker does not take what it has for the whole.
         """
         try:
             with self._both:
@@ -77,7 +76,7 @@ class Relay:
             elif self.exchange.answered and self.exchange.asked:
                 await self._upstream.aclose()
             if self.broken:
-                await reset(self._asker)
+                abort(self._asker, self.broken)
         finally:
             await trio.aclose_forcefully(self._upstream)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 import trio
 
 from raven.oam.exchange import own_answer, refusal_answer
@@ -95,7 +96,7 @@ async def send_page(
 async def send_refusal(
     stream: trio.abc.SendStream, request: RequestHead | None, refusal: Refusal, *, keep_alive: bool
 ) -> None:
-    """Answers `request`, None for one that could not be read; TooSlowError when the other end does not read."""
+    """Answers `request`, None for one that was not understood; TooSlowError when nobody reads it."""
     head_only = request is not None and request.method == "HEAD"
     with trio.fail_after(SEND_TIMEOUT):
         await stream.send_all(refusal_answer(refusal, keep_alive=keep_alive, head_only=head_only))
@@ -139,5 +140,8 @@ async def serve_pages(stream: trio.abc.HalfCloseableStream, pages: Pages) -> Non
             first = False
     except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
         pass
+    except Exception:
+        # A page that cannot be made must not take the daemon with it.
+        structlog.get_logger(area="pages").exception("a page ended by a fault of this program")
     finally:
         await trio.aclose_forcefully(stream)

@@ -1,8 +1,6 @@
-"""What trio leaves to the caller of TCP: peers that vanish, and endings that must look like failures."""
+"""What trio leaves to the caller of TCP: peers that vanish without a word."""
 
-import contextlib
 import socket
-import struct
 from typing import Final
 
 import trio
@@ -20,10 +18,3 @@ def watch_peer(stream: trio.SocketStream) -> None:
     for option, value in _KEEPALIVE:
         stream.setsockopt(socket.IPPROTO_TCP, option, value)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-async def reset(stream: trio.SocketStream) -> None:
-    """Closes with RST, which no program takes for the end of an answer."""
-    with contextlib.suppress(OSError):  # it has gone by itself
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await trio.aclose_forcefully(stream)

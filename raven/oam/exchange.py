@@ -139,7 +139,7 @@ def _request_head(request: RequestHead, route: Route) -> bytes:
         connection.append(b"TE")
         extra.append((b"TE", b"trailers"))
     extra.append((b"Connection", b", ".join(connection)))
-    # A 1.0 asker is forwarded as one: the target then does not answer in chunks, which that asker cannot read.
+    # A 1.0 asker is forwarded as one: the target then sends no chunks, which that asker cannot read.
     line = b"%s %s HTTP/%s\r\n" % (
         request.method.encode("ascii"),
         route.path.encode("ascii"),
