@@ -59,7 +59,7 @@ async def splice(a: HalfCloseableStream, b: HalfCloseableStream) -> SpliceResult
 
 
 def abort(stream: AsyncResource, why: str) -> None:
-    """Lets the other end of `stream` see a break, not an end: at once in a tunnel, on TCP when it is closed."""
+    """Lets the other end of `stream` see a break, not an end: at once in a tunnel, on TCP at its close."""
     if isinstance(stream, TunnelStream):
         stream.reset(ResetCode.ABORTED, why)
     elif isinstance(stream, trio.SocketStream):
