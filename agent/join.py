@@ -28,7 +28,7 @@ from raven.pki.csr import Key, key_hash, key_pem, load_key, make_csr, new_key
 from raven.pki.identity import Role
 from raven.pki.token import JoinToken, parse_token_untrusted, pin_text
 from raven.registry.agent_state import AgentFile, AgentState, JoinDraft
-from raven.registry.gateway_state import public_key
+from raven.wg.primitives import DhPrivateKey
 
 Random = Callable[[int], bytes]
 
@@ -84,7 +84,7 @@ async def join(
                 node=node,
                 cluster=answer.cluster,
                 gateways=answer.gateways or [str(gateway)],
-                wg_public_key=public_key(draft.wg_private_key).to_base64(),
+                wg_public_key=DhPrivateKey(draft.wg_private_key).public.to_base64(),
             ),
         )
         return Joined(state, answer.clock_skew)

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from raven.errors import ConfigError, StateError
 from raven.keys import PrivateKey, PublicKey
 from raven.names import is_cluster, is_name
@@ -25,6 +23,7 @@ from raven.pki.csr import Key, key_hash, key_pem, load_key, new_key
 from raven.pki.identity import gateway_identity
 from raven.registry import files
 from raven.registry.wg_key import read_wg_key, write_wg_key
+from raven.wg.primitives import DhPrivateKey
 
 Random = Callable[[int], bytes]
 
@@ -111,7 +110,7 @@ def open_gateway(
             authority=authority,
             leaf=leaf,
             wg_private_key=wg_private_key,
-            wg_public_key=public_key(wg_private_key),
+            wg_public_key=DhPrivateKey(wg_private_key).public,
             lock=lock,
             first_start=first_start,
         )
@@ -133,11 +132,6 @@ def read_pin(directory: Path, *, now: float) -> bytes:
         return pin_of(load_ca_certificate(files.read(path)))
     except ValueError as error:
         raise files.corrupt(path, f"not a CA certificate ({error})", _CA_REMEDY, now=now) from error
-
-
-def public_key(private_key: PrivateKey) -> PublicKey:
-    """The WireGuard public key that belongs to `private_key` (RFC 7748, section 6.1)."""
-    return PublicKey(X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw())
 
 
 _CA_REMEDY = "Restore it from a backup: every node has pinned this CA"

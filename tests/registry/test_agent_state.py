@@ -13,7 +13,8 @@ from raven.errors import StateError
 from raven.keys import PrivateKey
 from raven.pki.csr import key_pem
 from raven.registry.agent_state import AgentFile, AgentState, JoinDraft, open_agent
-from raven.registry.gateway_state import open_gateway, public_key
+from raven.registry.gateway_state import open_gateway
+from raven.wg.primitives import DhPrivateKey
 from tests.pki.material import NOW, make_authority, make_key, seeded
 from tests.registry.disks import fill, small_disk
 
@@ -35,7 +36,7 @@ def finish(draft: JoinDraft, seed: int) -> AgentState:
         node=f"shop-{seed}",
         cluster="lab",
         gateways=["gw.example.com:443"],
-        wg_public_key=public_key(draft.wg_private_key).to_base64(),
+        wg_public_key=DhPrivateKey(draft.wg_private_key).public.to_base64(),
     )
     return draft.finish(certificate_pem=leaf.pem, ca_pem=CA.certificate_pem, agent=agent)
 
@@ -62,7 +63,7 @@ def test_a_join_leaves_an_identity_that_loads(tmp_path: Path) -> None:
     state = opened(directory)
     assert (state.node, state.cluster, state.gateways) == ("shop-1", "lab", ("gw.example.com:443",))
     assert (state.wg_private_key, state.wg_public_key) == (joined.wg_private_key, joined.wg_public_key)
-    assert state.wg_public_key == public_key(state.wg_private_key)
+    assert state.wg_public_key == DhPrivateKey(state.wg_private_key).public
 
 
 def test_the_running_agent_loads_its_identity_without_cryptography(tmp_path: Path) -> None:

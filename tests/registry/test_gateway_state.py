@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from raven.errors import ConfigError, StateError
-from raven.keys import PrivateKey
 from raven.pki.certificate import load_leaf
 from raven.pki.renewal import LEAF_LIFE
-from raven.registry.gateway_state import GatewayState, open_gateway, public_key, read_pin
+from raven.registry.gateway_state import GatewayState, open_gateway, read_pin
+from raven.wg.primitives import DhPrivateKey
 from tests.pki.material import NOW, make_authority, make_key, seeded
 from tests.registry.disks import fill, small_disk
 
@@ -52,17 +51,12 @@ def test_the_next_start_finds_the_same(directory: Path) -> None:
     assert content(directory) == before
     assert not state.first_start
     assert state.authority.pin == read_pin(directory, now=NOW)
-    assert state.wg_public_key == public_key(state.wg_private_key)
+    assert state.wg_public_key == DhPrivateKey(state.wg_private_key).public
     assert state.leaf.hosts == ("gw.example.com",)
     assert state.certificate.exists()
     assert state.key.exists()
     assert state.ca.exists()
     assert state.registry == directory / "registry.sqlite"
-
-
-def test_the_wireguard_public_key_is_the_one_curve25519_gives() -> None:
-    private = X25519PrivateKey.generate()
-    assert public_key(PrivateKey(private.private_bytes_raw())) == private.public_key().public_bytes_raw()
 
 
 def test_a_cluster_is_named_once(tmp_path: Path) -> None:
