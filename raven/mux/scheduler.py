@@ -41,14 +41,10 @@ class Scheduler:
     def __bool__(self) -> bool:
         return bool(self._run)
 
-    @property
-    def interactive_waits(self) -> bool:
-        return bool(self._rings[Priority.INTERACTIVE])
-
     def next(self) -> tuple[StreamId, bool]:
-        """Whose turn it is, and whether nobody else in the class waits. Call `sent` after."""
+        """Whose turn it is, and whether nobody else waits. Call `sent` after."""
         ring = self._rings[Priority.INTERACTIVE] or self._rings[Priority.BULK]
-        return ring[0], len(ring) == 1
+        return ring[0], len(self._run) == 1
 
     def sent(self, size: int, *, dry: bool) -> None:
         """The stream `next` named has sent `size` bytes; `dry` when it has nothing left."""
