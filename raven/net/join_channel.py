@@ -5,6 +5,7 @@ everything is small: nothing is read ahead, and whatever does not fit ends the j
 """
 
 import contextlib
+import ssl
 import struct
 from collections.abc import Iterator
 from typing import Protocol
@@ -36,19 +37,19 @@ class JoinChannel:
         self._step_timeout = step_timeout
 
     async def send(self, message: Message) -> None:
-        """PeerError "join-closed" or "join-timeout"."""
+        """PeerError "closed" or "timeout"."""
         data = encode(message)
         assert len(data) <= JOIN_MESSAGE_MAX
         with _step("take", self._step_timeout):
             await self._stream.send_all(_LENGTH.pack(len(data)) + data)
 
     async def receive(self) -> JoinMessage:
-        """PeerError "join-closed", "join-timeout", "join-oversized", or "bad-join" for what is no message."""
+        """PeerError "closed", "timeout", "oversized", or "bad-join" for what is no message."""
         with _step("send", self._step_timeout):
             (length,) = _LENGTH.unpack(await self._receive_exactly(_LENGTH.size))
             if length > JOIN_MESSAGE_MAX:
                 raise PeerError(
-                    "join-oversized",
+                    "oversized",
                     f"a message of {length} bytes was announced; {JOIN_MESSAGE_MAX} is the most",
                 )
             data = await self._receive_exactly(length)
@@ -59,7 +60,7 @@ class JoinChannel:
         while len(data) < count:
             chunk = await self._stream.receive_some(count - len(data))
             if not chunk:
-                raise PeerError("join-closed", f"the other end hung up after {len(data)} of {count} bytes")
+                raise PeerError("closed", f"the other end hung up after {len(data)} of {count} bytes")
             data += chunk
         return bytes(data)
 
@@ -71,6 +72,12 @@ def _step(verb: str, timeout: float) -> Iterator[None]:
             yield
     except trio.TooSlowError as error:
         message = f"the other end did not {verb} a whole message in {timeout:.0f} s"
-        raise PeerError("join-timeout", message) from error
+        raise PeerError("timeout", message) from error
     except (trio.BrokenResourceError, OSError) as error:
-        raise PeerError("join-closed", f"the connection broke: {error.__cause__ or error}") from error
+        cause = error.__cause__ or error
+        why = (
+            "the other end hung up"
+            if isinstance(cause, ssl.SSLEOFError)
+            else f"the connection broke: {cause}"
+        )
+        raise PeerError("closed", why) from error

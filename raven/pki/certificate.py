@@ -46,7 +46,7 @@ def load_ca_certificate(pem: bytes) -> x509.Certificate:
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except UNUSABLE as error:
-        raise ValueError(f"not a CA certificate: {error}") from error
+        raise ValueError("not a CA certificate") from error
     if not constraints.ca or constraints.path_length != 0 or not _is_p256(certificate):
         raise ValueError("not a CA certificate of Raven's kind (P-256, path length 0)")
     return certificate
@@ -90,7 +90,7 @@ def check_leaf_untrusted(
         else:
             certificate = x509.load_der_x509_certificate(data)
     except UNUSABLE as error:
-        raise PeerError("bad-certificate", f"the certificate cannot be read: {error}") from error
+        raise PeerError("bad-certificate", "the certificate cannot be read") from error
     try:
         certificate.verify_directly_issued_by(ca)
     except UNUSABLE as error:
@@ -120,7 +120,7 @@ def leaf_of_untrusted(certificate: x509.Certificate) -> Leaf:
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except UNUSABLE as error:
-        raise PeerError("bad-certificate", f"the certificate cannot be used: {error}") from error
+        raise PeerError("bad-certificate", "the certificate is not one of Raven's") from error
     identity = identity_among_untrusted(names.get_values_for_type(x509.UniformResourceIdentifier))
     if constraints.ca or list(usages) != [USE_OF_ROLE[identity.role]]:
         raise PeerError(
@@ -143,8 +143,8 @@ def _certificate(pem: bytes) -> x509.Certificate:
         raise ValueError(f"{len(pem)} bytes are too many for one certificate")
     try:
         return x509.load_pem_x509_certificate(pem)
-    except x509.InvalidVersion as error:
-        raise ValueError(str(error)) from error
+    except UNUSABLE as error:  # whose text is about PEM framing and ASN.1, for programmers
+        raise ValueError("not a certificate in PEM") from error
 
 
 def _is_p256(certificate: x509.Certificate) -> bool:

@@ -87,7 +87,7 @@ def read_csr_untrusted(pem: str) -> PublicKey:
             raise PeerError("bad-csr", "the certificate request's key is not ECDSA P-256")
         signed = request.is_signature_valid
     except UNUSABLE as error:
-        raise PeerError("bad-csr", f"the certificate request cannot be read: {error}") from error
+        raise PeerError("bad-csr", "the certificate request cannot be read") from error
     if not signed:
         raise PeerError("bad-csr", "the certificate request is not signed by the key in it")
     return key

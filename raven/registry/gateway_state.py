@@ -131,7 +131,7 @@ def read_pin(directory: Path, *, now: float) -> bytes:
     try:
         return pin_of(load_ca_certificate(files.read(path)))
     except ValueError as error:
-        raise files.corrupt(path, f"not a CA certificate ({error})", _CA_REMEDY, now=now) from error
+        raise files.corrupt(path, str(error), _CA_REMEDY, now=now) from error
 
 
 _CA_REMEDY = "Restore it from a backup: every node has pinned this CA"
@@ -158,9 +158,7 @@ def _authority(directory: Path, cluster: str | None, now: float, random: Random)
     try:
         return Authority.load(name, files.read(path), key)
     except ValueError as error:
-        raise files.corrupt(
-            path, f"not this cluster's CA certificate ({error})", _CA_REMEDY, now=now
-        ) from error
+        raise files.corrupt(path, str(error), _CA_REMEDY, now=now) from error
 
 
 def _leaf(
@@ -175,9 +173,7 @@ def _leaf(
         try:
             leaf = load_leaf(files.read(path))
         except ValueError as error:
-            raise files.corrupt(
-                path, f"not a gateway's certificate ({error})", _LEAF_REMEDY, now=now
-            ) from error
+            raise files.corrupt(path, str(error), _LEAF_REMEDY, now=now) from error
         same = leaf.identity == gateway_identity(authority.cluster, name)
         same &= leaf.key_hash == key_hash(key.public_key()) and set(leaf.hosts) == set(
             map(canonical_host, hosts)

@@ -22,6 +22,7 @@ from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRef
 from raven.errors import ConfigError, PeerError, RefusedError, StateError
 from raven.net.join_channel import JoinChannel
 from raven.net.tls import agent_context, check_gateway, check_node, gateway_context
+from raven.net.tls_stream import HandshakeFailed, server_handshake
 from raven.pki.ca import Authority
 from raven.pki.certificate import Leaf
 from raven.pki.token import JoinToken, new_token
@@ -215,10 +216,9 @@ class World:
         return add_token(self.registry, self.state.authority.pin, node=node, now=time.time())
 
     async def serve(self, transport: trio.SocketStream) -> None:
-        stream = trio.SSLStream(transport, self.context, server_side=True)
         try:
-            await stream.do_handshake()
-        except trio.BrokenResourceError:
+            stream = await server_handshake(transport, self.context)
+        except HandshakeFailed:
             return
         served: trio.abc.Stream = stream if self.answers else Mute(stream)
         result = await serve_join(
@@ -306,7 +306,7 @@ async def test_a_join_whose_answer_is_lost_succeeds_with_the_same_token(tmp_path
         world.answers = False
         with pytest.raises(PeerError) as caught:
             await quick_join(tmp_path / "agent", world, token)
-        assert caught.value.reason == "join-closed"
+        assert caught.value.reason == "closed"
         assert [node.name for node in world.registry.nodes()] == ["shop-1"]
         world.answers = True
         assert (await quick_join(tmp_path / "agent", world, f" {token}\n")).state.node == "shop-1"
@@ -336,7 +336,7 @@ async def test_each_refusal_reaches_the_user_and_writes_no_identity(tmp_path: Pa
             "token-used",
             "node-taken",
             "token-node",
-            "join-closed",
+            "closed",
         ]
 
 

@@ -58,15 +58,15 @@ async def test_nothing_is_read_ahead_however_the_bytes_arrive() -> None:
 
 async def test_every_truncation_is_a_hang_up() -> None:
     for cut in range(len(WIRE)):
-        assert await received(WIRE[:cut]) == "join-closed"
+        assert await received(WIRE[:cut]) == "closed"
 
 
 @pytest.mark.parametrize(
     ("wire", "reason"),
     [
-        (struct.pack("!I", JOIN_MESSAGE_MAX + 1), "join-oversized"),
-        (b"GET / HTTP/1.1\r\n\r\n", "join-oversized"),
-        (b"\xff" * 100, "join-oversized"),
+        (struct.pack("!I", JOIN_MESSAGE_MAX + 1), "oversized"),
+        (b"GET / HTTP/1.1\r\n\r\n", "oversized"),
+        (b"\xff" * 100, "oversized"),
         (struct.pack("!I", 0), "bad-join"),
         (struct.pack("!I", 4) + b"null", "bad-join"),
         (struct.pack("!I", 11) + b'{"type":"x"', "bad-join"),
@@ -78,7 +78,7 @@ async def test_what_is_no_message_ends_the_join_with_its_reason(wire: bytes, rea
 
 @given(data=st.binary(max_size=200))
 def test_garbage_is_one_typed_error(data: bytes) -> None:
-    assert trio.run(received, data) in {"join-closed", "join-oversized", "bad-join"}
+    assert trio.run(received, data) in {"closed", "oversized", "bad-join"}
 
 
 async def test_a_peer_that_neither_sends_nor_takes_is_given_up(
@@ -87,7 +87,7 @@ async def test_a_peer_that_neither_sends_nor_takes_is_given_up(
     near, far = trio.testing.memory_stream_pair()
     with pytest.raises(PeerError, match="did not send a whole message in 10 s") as caught:
         await JoinChannel(near).receive()
-    assert caught.value.reason == "join-timeout"
+    assert caught.value.reason == "timeout"
 
     # A byte now and then does not buy time: the deadline is of the whole message.
     async with trio.open_nursery() as nursery:
@@ -114,4 +114,4 @@ async def test_a_broken_connection_is_a_hang_up() -> None:
     await far.aclose()
     with pytest.raises(PeerError) as caught:
         await JoinChannel(near).send(HELLO)
-    assert caught.value.reason == "join-closed"
+    assert caught.value.reason == "closed"

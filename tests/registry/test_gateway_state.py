@@ -199,9 +199,7 @@ def test_a_corrupt_file_is_named_kept_and_never_replaced(directory: Path, name: 
 
 def test_files_of_two_clusters_are_not_mixed(directory: Path) -> None:
     (directory / "ca.crt").write_text(make_authority(seed=9).certificate_pem)
-    with pytest.raises(
-        StateError, match=r"ca.crt: not this cluster's CA certificate .*do not belong together"
-    ):
+    with pytest.raises(StateError, match=r"ca.crt: .*do not belong together"):
         start(directory)
 
 
@@ -254,7 +252,7 @@ def test_there_is_no_pin_where_there_is_no_gateway(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=f"{tmp_path}: no gateway's state here"):
         read_pin(tmp_path, now=NOW)
     (tmp_path / "ca.crt").write_text("scribble")
-    with pytest.raises(StateError, match=r"ca\.crt: not a CA certificate"):
+    with pytest.raises(StateError, match=r"ca\.crt: not a certificate in PEM"):
         read_pin(tmp_path, now=NOW)
 
 
