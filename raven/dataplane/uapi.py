@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from raven.errors import RavenError
 from raven.wg import uapi
@@ -113,8 +113,8 @@ class _Client(asyncio.Protocol):
         self._received = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are asyncio's by their methods, not by inheritance.
+        self._transport = transport = cast(asyncio.Transport, transport)
         if not self._server._admit(transport):
             transport.abort()
 
