@@ -5,19 +5,14 @@ Nothing here waits, logs or reads a clock. What the network sends never raises: 
 by reason and dropped.
 """
 
-import errno
 from collections.abc import Callable, Sequence
 
 from raven.errors import PeerError
-from raven.keys import PrivateKey, PublicKey
-from raven.wg.allowed_ips import AllowedIPs
+from raven.keys import PrivateKey
 from raven.wg.configuration import (
     NO_PRIVATE_KEY,
     DeviceChange,
     DeviceState,
-    PeerChange,
-    PeerState,
-    UapiError,
 )
 from raven.wg.constants import HANDSHAKE_TOS
 from raven.wg.endpoint import Endpoint
@@ -48,16 +43,12 @@ from raven.wg.packet import (
     outer_tos_of_word,
 )
 from raven.wg.peer import Peer
+from raven.wg.peers import Peers
 from raven.wg.ratelimiter import LoadMeter, RateLimiter
 from raven.wg.scratch import CHUNK
 from raven.wg.shared import Identity, Shared
 
 __all__ = ["Device", "Transmit"]
-
-PEERS_MAX = 1 << 16  # wireguard-go's; at 20 kB each they are more than a machine has
-_OWNERS_MAX = 4096  # addresses whose owner is remembered; a scan of a large network starts over
-
-_Address = int | tuple[int, int]  # IPv4, or the halves of IPv6
 
 
 class Device:
@@ -80,9 +71,7 @@ class Device:
         self.fwmark = 0
         self._shared: Shared[Peer] = Shared(tai64n=tai64n, random=random, wall=wall, mtu=mtu)
         self._outbox = self._shared.outbox
-        self._peers: dict[PublicKey, Peer] = {}
-        self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
-        self._owners: dict[_Address, Peer | None] = {}
+        self._peers = Peers(self._shared)
         self._load = LoadMeter()
         self._rate_limiter = RateLimiter()
 
@@ -94,6 +83,7 @@ class Device:
         Packets in a row of one size, destination and ECN (the last may be shorter) leave as one Transmit.
         """
         self._outbox.begin()
+        owner_of = self._peers.owner_of
         count = len(packets)
         start = 0
         while start < count:
@@ -118,28 +108,13 @@ class Device:
                 end += 1
                 if length < size:
                     break
-            peer = self._owner(key[1] if version == 4 else key[1:])
+            peer = owner_of(key[1] if version == 4 else key[1:])
             if peer is None:
                 self._outbox.drop(Drop.NO_PEER, end - start)
             else:
                 run = packets if end - start == count else packets[start:end]
                 peer.send(run, size, outer_tos_of_word(key[0]), now)
             start = end
-
-    def _owner(self, address: _Address) -> Peer | None:
-        """Whose allowed IPs hold `address`."""
-        try:
-            return self._owners[address]
-        except KeyError:
-            pass
-        if isinstance(address, int):
-            owner = self._allowed_ips.lookup_v4(address)
-        else:
-            owner = self._allowed_ips.lookup_v6(address[0] << 64 | address[1])
-        if len(self._owners) >= _OWNERS_MAX:
-            self._owners.clear()
-        self._owners[address] = owner
-        return owner
 
     # Datagrams in -------------------------------------------------------------------------------------
 
@@ -194,6 +169,7 @@ class Device:
         """Cuts padding off, and lets through what comes from the peer's own addresses."""
         outbox = self._outbox
         out = outbox.packets
+        owner_of = self._peers.owner_of
         last_key: tuple[int, ...] = ()
         total = 0
         for packet in packets:
@@ -209,10 +185,10 @@ class Device:
             if key != last_key:
                 if version == 4:
                     total = key[1]
-                    shortest, owner = IPV4_HEADER_LEN, self._owner(key[2])
+                    shortest, owner = IPV4_HEADER_LEN, owner_of(key[2])
                 else:
                     total = key[1] + IPV6_HEADER_LEN
-                    shortest, owner = IPV6_HEADER_LEN, self._owner(key[2:])
+                    shortest, owner = IPV6_HEADER_LEN, owner_of(key[2:])
                 if total < shortest:
                     outbox.drop(Drop.INNER_MALFORMED)
                     continue
@@ -298,24 +274,16 @@ class Device:
     def configure(self, change: DeviceChange, now: float) -> None:
         """Applies all of `change`, or nothing (UapiError). The driver rebinds if port or mark differ then."""
         self._outbox.begin()
-        before = set() if change.replace_peers else set(self._peers)
-        after = before | {peer.public_key for peer in change.peers if not peer.remove}
-        if len(after) > PEERS_MAX:
-            raise UapiError(errno.ENOMEM, f"{len(after)} peers: a device has at most {PEERS_MAX}")
-        self._owners.clear()
+        self._peers.check(change)
         if change.private_key is not None:
             self._set_private_key(change.private_key, now)
         if change.listen_port is not None and change.listen_port != self.listen_port:
             self.listen_port = change.listen_port
-            for peer in self._peers.values():
+            for peer in self._peers:
                 peer.port_changed()
         if change.fwmark is not None:
             self.fwmark = change.fwmark
-        if change.replace_peers:
-            for public_key in list(self._peers):
-                self._remove_peer(public_key)
-        for peer_change in change.peers:
-            self._configure_peer(peer_change, now)
+        self._peers.apply(change, now)
 
     def _set_private_key(self, private: PrivateKey, now: float) -> None:
         clamped = NO_PRIVATE_KEY if private == NO_PRIVATE_KEY else PrivateKey.clamped(private)
@@ -324,67 +292,20 @@ class Device:
             return
         shared.identity = None if clamped == NO_PRIVATE_KEY else Identity(clamped, shared.random)
         if shared.identity is not None:
-            self._remove_peer(shared.identity.dh.public)
-        for peer in self._peers.values():
+            self._peers.remove(shared.identity.dh.public)
+        for peer in self._peers:
             peer.identity_changed()
             if peer.keepalive:
                 peer.send_keepalive(now)
 
-    def _configure_peer(self, change: PeerChange, now: float) -> None:
-        identity = self._shared.identity
-        if identity is not None and change.public_key == identity.dh.public:
-            return  # ourselves: ignored, so that one list of peers can be given to all of them
-        if change.remove:
-            self._remove_peer(change.public_key)
-            return
-        peer = self._peers.get(change.public_key)
-        if peer is None:
-            if change.update_only:
-                return
-            peer = self._peers[change.public_key] = Peer(change.public_key, self._shared)
-        if change.preshared_key is not None:
-            peer.preshared_key = change.preshared_key
-        could_send = peer.endpoint is not None and peer.keepalive > 0
-        if change.endpoint is not None:
-            peer.configure_endpoint(change.endpoint)
-        if change.keepalive is not None:
-            peer.configure_keepalive(change.keepalive)
-        if change.replace_allowed_ips:
-            self._allowed_ips.remove_all(peer)
-        for network in change.removed_allowed_ips:
-            self._allowed_ips.remove(network, peer)
-        for network in change.allowed_ips:
-            self._allowed_ips.add(network, peer)
-        if not could_send and peer.keepalive and peer.endpoint is not None:
-            peer.send_keepalive(now)  # a persistent keepalive starts with the first, as in the kernel
-
-    def _remove_peer(self, public_key: PublicKey) -> None:
-        peer = self._peers.pop(public_key, None)
-        if peer is not None:
-            self._allowed_ips.remove_all(peer)
-            peer.remove()
-
     def state(self) -> DeviceState:
         """What `get=1` answers."""
         identity = self._shared.identity
-        peers = [
-            PeerState(
-                public_key=peer.public_key,
-                preshared_key=peer.preshared_key,
-                endpoint=peer.endpoint,
-                last_handshake=peer.last_handshake,
-                rx_bytes=peer.rx_bytes,
-                tx_bytes=peer.tx_bytes,
-                keepalive=peer.keepalive,
-                allowed_ips=list(self._allowed_ips.of(peer)),
-            )
-            for peer in self._peers.values()
-        ]
         return DeviceState(
             private_key=NO_PRIVATE_KEY if identity is None else identity.private,
             listen_port=self.listen_port,
             fwmark=self.fwmark,
-            peers=peers,
+            peers=self._peers.states(),
             counters=dict(self.counters),
         )
 

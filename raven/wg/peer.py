@@ -5,7 +5,6 @@ and timers. All of a peer's state changes here, and only after the last authenti
 change.
 """
 
-from collections import deque
 from collections.abc import Sequence
 
 from raven.errors import PeerError
@@ -33,10 +32,9 @@ from raven.wg.keypair import Keypair, Keypairs, padded_size, run_limit
 from raven.wg.messages import TAI64N_LEN, TRANSPORT_OVERHEAD, CookieReply, Response
 from raven.wg.outbox import Drop, Transmit
 from raven.wg.packet import outer_tos
-from raven.wg.shared import STAGED_BYTES_MAX, Shared
+from raven.wg.shared import Shared
+from raven.wg.staging import StagedPackets
 from raven.wg.timers import PeerTimers, Timer
-
-STAGED_MAX = 128  # packets that wait for a handshake, the newest; the kernel's MAX_STAGED_PACKETS
 
 _LONG_AGO = float("-inf")
 
@@ -79,7 +77,7 @@ class Peer:
         self._macs = MacGenerator(public_key)
         self._timers = PeerTimers(shared.agenda, public_key)
         self._keypairs = Keypairs()
-        self._staged: deque[bytes] = deque()
+        self._staged = StagedPackets(shared.staging)
         # The handshake we started. It is kept beside one that we answer meanwhile: when both ends start at
         # once either may finish, where the kernel's single slot makes both time out.
         self._initiated: Initiated | None = None
@@ -100,8 +98,9 @@ class Peer:
         if keypair is not None and keypair.can_seal(len(packets), now):
             self._seal(keypair, packets, size, tos, now)
         else:
-            for packet in packets:
-                self._stage(bytes(packet))
+            dropped = sum(self._staged.add(bytes(packet)) for packet in packets)
+            if dropped:
+                self._shared.outbox.drop(Drop.STAGED_FULL, dropped)
             self.initiate(now)
 
     def _seal(
@@ -174,28 +173,8 @@ class Peer:
 
     # Staged packets -----------------------------------------------------------------------------------
 
-    def _stage(self, packet: bytes) -> None:
-        """Keeps a packet until there are keys. When full the oldest goes: its sender has given up most."""
-        shared = self._shared
-        while self._staged and (
-            len(self._staged) >= STAGED_MAX or shared.staged_bytes + len(packet) > STAGED_BYTES_MAX
-        ):
-            shared.staged_bytes -= len(self._staged.popleft())
-            shared.outbox.drop(Drop.STAGED_FULL)
-        if shared.staged_bytes + len(packet) > STAGED_BYTES_MAX:
-            shared.outbox.drop(Drop.STAGED_FULL)
-            return
-        self._staged.append(packet)
-        shared.staged_bytes += len(packet)
-
-    def _unstage(self) -> list[bytes]:
-        packets = list(self._staged)
-        self._staged.clear()
-        self._shared.staged_bytes -= sum(map(len, packets))
-        return packets
-
     def _drop_staged(self, reason: Drop) -> None:
-        count = sum(1 for packet in self._unstage() if packet)
+        count = sum(1 for packet in self._staged.take() if packet)
         if count:
             self._shared.outbox.drop(reason, count)
 
@@ -207,7 +186,7 @@ class Peer:
         if keypair is None or not keypair.can_seal(len(self._staged), now):
             self.initiate(now)
             return
-        packets = self._unstage()
+        packets = self._staged.take()
         start = 0
         while start < len(packets):
             size = len(packets[start])
@@ -221,7 +200,7 @@ class Peer:
     def send_keepalive(self, now: float) -> None:
         """Shows that we are here: sends what is staged, or an empty packet; without keys, an initiation."""
         if not self._staged:
-            self._stage(b"")
+            self._staged.add(b"")
         self._send_staged(now)
 
     # Handshakes ---------------------------------------------------------------------------------------
@@ -360,9 +339,6 @@ class Peer:
         """The local address we answered from may be what is broken: let the routing table choose again."""
         if self.endpoint is not None and self.endpoint.source:
             self.endpoint = self.endpoint._replace(source="")
-
-    def configure_endpoint(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
 
     def configure_keepalive(self, seconds: int) -> None:
         self.keepalive = seconds

@@ -12,6 +12,7 @@ from raven.wg.cookie import CookieChecker
 from raven.wg.keypair import Keypair
 from raven.wg.outbox import Outbox
 from raven.wg.primitives import DhPrivateKey
+from raven.wg.staging import StagingBudget
 from raven.wg.timers import Agenda
 
 # What waits for handshakes, in all peers together: a thousand peers' full queues would be 180 MB of the
@@ -43,7 +44,7 @@ class Shared(Generic[P]):
         "mtu",
         "outbox",
         "random",
-        "staged_bytes",
+        "staging",
         "tai64n",
         "wall",
     )
@@ -65,7 +66,7 @@ class Shared(Generic[P]):
         self.agenda = Agenda()
         self.handshakes: dict[int, P] = {}  # by the index in our initiation
         self.keypairs: dict[int, tuple[P, Keypair]] = {}  # by our index of the keypair
-        self.staged_bytes = 0
+        self.staging = StagingBudget()
 
     def new_index(self) -> int:
         """A random u32 that names no handshake and no keypair. Random, so that it tells nothing about us."""

@@ -7,10 +7,8 @@ drops by reason.
 """
 
 import errno
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from raven.keys import PresharedKey, PrivateKey, PublicKey
 from raven.wg.configuration import (
@@ -23,6 +21,15 @@ from raven.wg.configuration import (
     UapiError,
 )
 from raven.wg.endpoint import Endpoint
+from raven.wg.uapi_values import (
+    read_endpoint,
+    read_key,
+    read_line,
+    read_network,
+    read_number,
+    read_signed,
+    read_true,
+)
 
 GET = "get=1"
 SET = "set=1"
@@ -31,8 +38,6 @@ COUNTERS = "raven_counters=1"
 REQUEST_MAX = (
     16 << 20
 )  # bytes; 130,560 allowed IPs of 55 bytes are 7 MB, and no more is ever held for one client
-
-_K = TypeVar("_K", PublicKey, PrivateKey, PresharedKey)
 
 __all__ = [
     "COUNTERS",
@@ -95,19 +100,19 @@ def parse_set_untrusted(lines: Iterable[str]) -> DeviceChange:
         line = line.rstrip("\r\n")
         if not line:
             break
-        key, value = _split(line)
+        key, value = read_line(line)
         if key == "public_key":
-            peers.append(_PeerSection(_key(PublicKey, key, value)))
+            peers.append(_PeerSection(read_key(PublicKey, key, value)))
         elif peers:
             _parse_peer_line(peers[-1], key, value)
         elif key == "private_key":
-            private_key = _key(PrivateKey, key, value)
+            private_key = read_key(PrivateKey, key, value)
         elif key == "listen_port":
-            listen_port = _number(key, value, 65535)
+            listen_port = read_number(key, value, 65535)
         elif key == "fwmark":
-            fwmark = _number(key, value, 0xFFFFFFFF)
+            fwmark = read_number(key, value, 0xFFFFFFFF)
         elif key == "replace_peers":
-            replace_peers = _true(key, value)
+            replace_peers = read_true(key, value)
         else:
             raise UapiError(errno.EPROTO, f"{key}: not a key of a device")
     return DeviceChange(
@@ -122,22 +127,22 @@ def parse_set_untrusted(lines: Iterable[str]) -> DeviceChange:
 def _parse_peer_line(peer: _PeerSection, key: str, value: str) -> None:
     if key == "allowed_ip":
         remove = value.startswith("-")
-        network = _network(key, value[1:] if remove else value)
+        network = read_network(key, value[1:] if remove else value)
         peer.networks.pop(network, None)  # the last mention of a prefix decides, also about the order
         peer.networks[network] = not remove
     elif key == "endpoint":
-        peer.endpoint = _endpoint(key, value)
+        peer.endpoint = read_endpoint(key, value)
     elif key == "preshared_key":
-        peer.preshared_key = _key(PresharedKey, key, value)
+        peer.preshared_key = read_key(PresharedKey, key, value)
     elif key == "persistent_keepalive_interval":
-        peer.keepalive = _number(key, value, 65535)
+        peer.keepalive = read_number(key, value, 65535)
     elif key == "replace_allowed_ips":
-        peer.replace_allowed_ips = _true(key, value)
+        peer.replace_allowed_ips = read_true(key, value)
         peer.networks.clear()
     elif key == "remove":
-        peer.remove = _true(key, value)
+        peer.remove = read_true(key, value)
     elif key == "update_only":
-        peer.update_only = _true(key, value)
+        peer.update_only = read_true(key, value)
     elif key == "protocol_version":
         if value != "1":
             raise UapiError(errno.EINVAL, f"{key}={value}: expected 1")
@@ -251,15 +256,15 @@ def parse_get_untrusted(text: str) -> DeviceState:
     peers: list[_PeerLines] = []
     for key, value in _answer_lines(text):
         if key == "public_key":
-            peers.append(_PeerLines(_key(PublicKey, key, value)))
+            peers.append(_PeerLines(read_key(PublicKey, key, value)))
         elif peers:
             _parse_peer_state_line(peers[-1], key, value)
         elif key == "private_key":
-            private_key = _key(PrivateKey, key, value)
+            private_key = read_key(PrivateKey, key, value)
         elif key == "listen_port":
-            listen_port = _number(key, value, 65535)
+            listen_port = read_number(key, value, 65535)
         elif key == "fwmark":
-            fwmark = _number(key, value, 0xFFFFFFFF)
+            fwmark = read_number(key, value, 0xFFFFFFFF)
     return DeviceState(
         private_key=private_key,
         listen_port=listen_port,
@@ -270,21 +275,21 @@ def parse_get_untrusted(text: str) -> DeviceState:
 
 def _parse_peer_state_line(peer: _PeerLines, key: str, value: str) -> None:
     if key == "allowed_ip":
-        peer.allowed_ips.append(_network(key, value))
+        peer.allowed_ips.append(read_network(key, value))
     elif key == "preshared_key":
-        peer.preshared_key = _key(PresharedKey, key, value)
+        peer.preshared_key = read_key(PresharedKey, key, value)
     elif key == "endpoint":
-        peer.endpoint = _endpoint(key, value)
+        peer.endpoint = read_endpoint(key, value)
     elif key == "last_handshake_time_sec":
-        peer.seconds = _number(key, value, 1 << 62)
+        peer.seconds = read_number(key, value, 1 << 62)
     elif key == "last_handshake_time_nsec":
-        peer.nanoseconds = _number(key, value, 10**9)
+        peer.nanoseconds = read_number(key, value, 10**9)
     elif key == "rx_bytes":
-        peer.rx_bytes = _number(key, value, 1 << 64)
+        peer.rx_bytes = read_number(key, value, 1 << 64)
     elif key == "tx_bytes":
-        peer.tx_bytes = _number(key, value, 1 << 64)
+        peer.tx_bytes = read_number(key, value, 1 << 64)
     elif key == "persistent_keepalive_interval":
-        peer.keepalive = _number(key, value, 65535)
+        peer.keepalive = read_number(key, value, 65535)
 
 
 def parse_errno_untrusted(text: str) -> None:
@@ -295,7 +300,7 @@ def parse_errno_untrusted(text: str) -> None:
 
 def parse_counters_untrusted(text: str) -> dict[str, int]:
     """Drops by reason from an answer to `raven_counters=1`; UapiError as in `parse_get_untrusted`."""
-    return {key: _number(key, value, 1 << 64) for key, value in _answer_lines(text)}
+    return {key: read_number(key, value, 1 << 64) for key, value in _answer_lines(text)}
 
 
 def _answer_lines(text: str) -> Iterable[tuple[str, str]]:
@@ -303,77 +308,11 @@ def _answer_lines(text: str) -> Iterable[tuple[str, str]]:
     for line in text.splitlines():
         if not line:
             break
-        key, value = _split(line)
+        key, value = read_line(line)
         if key == "errno":
-            number = _signed(key, value)
+            number = read_signed(key, value)
             if number != 0:
                 raise UapiError(abs(number), f"the device answered errno={number}")
             return
         yield key, value
     raise UapiError(errno.EPROTO, "the device's answer ends without errno")
-
-
-# Values -------------------------------------------------------------------------------------------
-
-
-def _split(line: str) -> tuple[str, str]:
-    key, equals, value = line.partition("=")
-    if not equals:
-        raise UapiError(errno.EPROTO, f"{line[:40]!r}: expected key=value")
-    return key, value
-
-
-def _key(kind: type[_K], key: str, value: str) -> _K:
-    # bytes.fromhex() also takes blanks; the length keeps them out. A secret value stays out of the message.
-    if len(value) != 64:
-        raise UapiError(errno.EINVAL, f"{key}: expected 64 hexadecimal digits")
-    try:
-        return kind.from_hex(value)
-    except ValueError as error:
-        raise UapiError(errno.EINVAL, f"{key}: expected 64 hexadecimal digits") from error
-
-
-def _number(key: str, value: str, highest: int) -> int:
-    # isdecimal() and isascii() because int() also takes signs, blanks, underscores and other scripts' digits.
-    # wg writes fwmark in decimal; hexadecimal is what people type into the socket by hand.
-    try:
-        if value.startswith("0x"):
-            number = int(value[2:], 16) if value[2:].isalnum() else -1
-        else:
-            number = int(value) if value.isascii() and value.isdecimal() and len(value) <= 20 else -1
-    except ValueError:
-        number = -1
-    if not 0 <= number <= highest:
-        raise UapiError(errno.EINVAL, f"{key}={value[:40]!r}: expected 0 to {highest}")
-    return number
-
-
-def _signed(key: str, value: str) -> int:
-    return -_number(key, value[1:], 1 << 31) if value.startswith("-") else _number(key, value, 1 << 31)
-
-
-def _true(key: str, value: str) -> bool:
-    if value != "true":
-        raise UapiError(errno.EINVAL, f"{key}={value[:40]!r}: expected true")
-    return True
-
-
-def _network(key: str, value: str) -> IPNetwork:
-    """`10.0.0.0/8`, with host bits cleared as the kernel does; a bare address is a network of one."""
-    try:
-        return ipaddress.ip_network(value, strict=False)
-    except ValueError as error:
-        raise UapiError(errno.EINVAL, f"{key}={value[:60]!r}: expected ADDRESS/PREFIX") from error
-
-
-def _endpoint(key: str, value: str) -> Endpoint:
-    """`1.2.3.4:5` or `[v6%scope]:5`. Numeric only: a device never resolves names."""
-    host, _, port = value.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host, percent, zone = host[1:-1].partition("%") if bracketed else (host, "", "")
-    try:
-        address = ipaddress.IPv6Address(host) if bracketed else ipaddress.IPv4Address(host)
-    except ValueError as error:
-        raise UapiError(errno.EINVAL, f"{key}={value[:80]!r}: expected IPV4:PORT or [IPV6]:PORT") from error
-    scope = _number(key, zone, 0xFFFFFFFF) if percent else 0
-    return Endpoint(str(address), _number(key, port, 65535), scope)

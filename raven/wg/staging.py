@@ -1,0 +1,49 @@
+"""Packets that wait for a handshake: a short queue for each peer, and one budget for all of them."""
+
+from collections import deque
+
+STAGED_MAX = 128  # packets of one peer, the newest; the kernel's MAX_STAGED_PACKETS
+STAGED_BYTES_MAX = 8 << 20  # of all peers: the full queues of a thousand would be 180 MB of the machine
+
+
+class StagingBudget:
+    """The bytes that all queues of one device hold together."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = 0
+
+
+class StagedPackets:
+    """One peer's queue. When it or the budget is full the oldest goes: its sender has given up most."""
+
+    __slots__ = ("_budget", "_packets")
+
+    def __init__(self, budget: StagingBudget) -> None:
+        self._budget = budget
+        self._packets: deque[bytes] = deque()
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def add(self, packet: bytes) -> int:
+        """Keeps `packet`; returns how many had to go instead, maybe this one."""
+        budget = self._budget
+        packets = self._packets
+        dropped = 0
+        while packets and (len(packets) >= STAGED_MAX or budget.used + len(packet) > STAGED_BYTES_MAX):
+            budget.used -= len(packets.popleft())
+            dropped += 1
+        if budget.used + len(packet) > STAGED_BYTES_MAX:
+            return dropped + 1
+        packets.append(packet)
+        budget.used += len(packet)
+        return dropped
+
+    def take(self) -> list[bytes]:
+        """Empties the queue, in order."""
+        packets = list(self._packets)
+        self._packets.clear()
+        self._budget.used -= sum(map(len, packets))
+        return packets
