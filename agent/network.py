@@ -46,8 +46,10 @@ class AgentNetwork:
         interface: str,
         state_dir: Path,
         off: str = "",
+        program: Sequence[str] | None = None,
     ) -> None:
         """`listen_port` 0 lets the device choose; `off` is a sentence when nobody wants the lane.
+        `program` stands in for `raven-wg -f`.
 
         ConfigError when a pod CIDR cannot be used.
         """
@@ -69,6 +71,7 @@ class AgentNetwork:
             own_networks=own,
             state_dir=state_dir,
             log=self._log,
+            program=program,
         )
         self._state_dir = state_dir
         self._map = None if off else network_map.load(state_dir, self._log)
@@ -145,20 +148,20 @@ class AgentNetwork:
             return Lane(state="starting", detail="no gateway has told the network map yet")
         if hub is None:
             return Lane(state="down", detail=self._map.problem or "the network map has no hub")
-        detail = "; ".join([*self._own_problems(), *([self._map.problem] if self._map.problem else [])])
+        told = self._own_problems()
         peer = self._lane.peers.get(hub.public_key)
         if peer is None:
-            return Lane(state="starting", detail=detail or "the device is being set up")
+            return Lane(state="starting", detail="; ".join(told) or "the device is being set up")
         age = max(0.0, time.time() - peer.last_handshake) if peer.last_handshake else None
         expired = age is None or age > KEYS_EXPIRE
-        if expired and not detail:
+        if expired and self._endpoint.current:
             since = "yet" if age is None else f"for {age:.0f} s"
-            detail = f"no WireGuard handshake {since}: do UDP packets reach {self._endpoint.current}?"
+            told.append(f"no WireGuard handshake {since}: do UDP packets reach {self._endpoint.current}?")
         return Lane(
             state="up" if not expired else "down" if self._unanswered else "starting",
             evidence_age_s=None if self._heard is None else trio.current_time() - self._heard,
             rtt_ms=None if self._rtt is None else 1e3 * self._rtt,
-            detail=detail,
+            detail="; ".join(told),
             bytes_in=peer.rx_bytes,
             bytes_out=peer.tx_bytes,
             handshake_age_s=age,

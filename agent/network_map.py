@@ -22,7 +22,7 @@ MAP_FILE = "network.json"  # a NetworkMap, as it came
 
 
 def load(state_dir: Path, log: FilteringBoundLogger) -> NetworkMap | None:
-    """The map an earlier run kept; None without one. A corrupt one is as good as none: a new one will come."""
+    """The map an earlier run kept; None without one. A corrupt one is as good as none: another will come."""
     path = state_dir / MAP_FILE
     if not path.exists():
         return None

@@ -62,8 +62,10 @@ class GatewayNetwork:
         interface: str,
         state_dir: Path,
         off: str = "",
+        program: Sequence[str] | None = None,
     ) -> None:
         """`endpoint` is HOST:PORT as agents dial it; `off` is a sentence when nobody wants the lane.
+        `program` stands in for `raven-wg -f`.
 
         ConfigError when a pod CIDR cannot be used.
         """
@@ -86,6 +88,7 @@ class GatewayNetwork:
             own_networks=own,
             state_dir=state_dir,
             log=self._log,
+            program=program,
         )
         self._evidence: dict[PublicKey, _Evidence] = {}
         self._map_changed = trio.Event()

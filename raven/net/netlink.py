@@ -169,7 +169,8 @@ class HostInterface:
             if (destination := _destination(message)).version == version
             and any(_contains(network, destination) for network in own)
         }
-        return {_interface_name(index) for index in indices - {None, link.index}}
+        # "lo": an address of this host itself, to which nothing is forwarded.
+        return {_interface_name(index) for index in indices - {None, link.index}} - {"lo"}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.lab import leftovers, wires
 from tests.lab.machine import Machine
+from tests.lab.waiting import wait_until
 
 # What a kernel counts or dates by itself, and so no sign of something left behind.
 _RESTLESS = {"valid_life_time", "preferred_life_time", "stats", "stats64"}
@@ -35,7 +36,12 @@ def add_tun(machine: Machine, name: str) -> str:
 
 
 def dump(machine: Machine) -> dict[str, Any]:
-    """Links, addresses, routes and rules of the host as `ip -j` tells them."""
+    """Links, addresses, routes and rules of the host as `ip -j` tells them, once no address is tentative."""
+    wait_until(
+        lambda: not machine.run("ip", "-6", "addr", "show", "tentative").out,
+        what="duplicate address detection",
+        seconds=10,
+    )
     asked = {
         "link": ["link"],
         "addr": ["addr"],

@@ -1,0 +1,151 @@
+"""Offers, conflicts and maps, as plain values."""
+
+import pytest
+
+from gateway.members import Members
+from raven.control.messages import MapNode, PacketOffer
+from raven.keys import PublicKey
+from raven.registry.interface import NodeRecord
+from raven.topology.model import Member, parse_pod_networks_untrusted
+
+
+def key(number: int) -> PublicKey:
+    return PublicKey(bytes([number]) * 32)
+
+
+def offer(number: int, *pod_cidrs: str) -> PacketOffer:
+    return PacketOffer(public_key=key(number).to_base64(), listen_port=0, pod_cidrs=list(pod_cidrs))
+
+
+def record(name: str, number: int | None, *pod_cidrs: str, created: float) -> NodeRecord:
+    return NodeRecord(
+        name=name,
+        created=created,
+        last_seen=None,
+        public_key=None if number is None else key(number),
+        pod_cidrs=pod_cidrs,
+        software="",
+        certificate_serial="",
+    )
+
+
+@pytest.fixture
+def members() -> Members:
+    return Members(
+        Member(
+            name="gateway/g",
+            public_key=key(1),
+            endpoint="g.example.com:4500",
+            pod_networks=parse_pod_networks_untrusted(["10.0.0.0/24"]),
+            hub=True,
+        )
+    )
+
+
+def test_a_map_tells_a_member_of_all_and_the_hub_comes_first(members: Members) -> None:
+    assert members.offer("a", offer(2, "10.1.0.0/24")) == ""
+    assert members.offer("b", offer(3, "10.2.0.0/24", "fd00:2::/64")) == ""
+    told = members.map_for("a")
+    assert (told.problem, told.revision) == ("", members.revision)
+    assert told.nodes == [
+        MapNode(
+            name="gateway/g",
+            public_key=key(1).to_base64(),
+            endpoint="g.example.com:4500",
+            pod_cidrs=["10.0.0.0/24"],
+            hub=True,
+        ),
+        MapNode(name="a", public_key=key(2).to_base64(), endpoint="", pod_cidrs=["10.1.0.0/24"], hub=False),
+        MapNode(
+            name="b",
+            public_key=key(3).to_base64(),
+            endpoint="",
+            pod_cidrs=["10.2.0.0/24", "fd00:2::/64"],
+            hub=False,
+        ),
+    ]
+
+
+def test_a_revision_counts_changes_and_nothing_else(members: Members) -> None:
+    first = members.revision
+    members.offer("a", offer(2, "10.1.0.0/24"))
+    second = members.revision
+    assert second > first
+    members.offer("a", offer(2, "10.1.0.0/24"))
+    members.offer("b", None)
+    assert members.revision == second
+    members.offer("a", offer(2, "10.1.0.0/24", "10.7.0.0/24"))
+    assert members.revision > second
+
+
+@pytest.mark.parametrize(
+    ("packets", "why"),
+    [
+        (offer(3, "10.0.0.0/16"), "pod network 10.0.0.0/16 of node b overlaps 10.0.0.0/24 of gateway/g"),
+        (offer(3, "10.1.0.128/25"), "pod network 10.1.0.128/25 of node b overlaps 10.1.0.0/24 of a"),
+        (offer(2), "node b offers the WireGuard public key of a"),
+        (offer(1), "node b offers the WireGuard public key of gateway/g"),
+        (offer(0), "node b offers the key of all zeros"),
+        (offer(3, "0.0.0.0/0"), "pod network 0.0.0.0/0 cannot be used"),
+        (
+            PacketOffer(public_key="AAAA", listen_port=0, pod_cidrs=[]),
+            "node b offers no WireGuard public key",
+        ),
+        (PacketOffer(public_key="", listen_port=0, pod_cidrs=[]), "node b offers no WireGuard public key"),
+    ],
+)
+def test_what_is_refused_is_told_to_its_node_alone(members: Members, packets: PacketOffer, why: str) -> None:
+    members.offer("a", offer(2, "10.1.0.0/24"))
+    before = members.all()
+    problem = members.offer("b", packets)
+    assert problem.startswith(why)
+    assert "b" in problem
+    assert (members.map_for("b").nodes, members.map_for("b").problem) == ([], problem)
+    assert members.map_for("a").problem == ""
+    assert members.all() == before
+    assert members.refusals() == [problem]
+
+
+def test_a_refused_change_takes_the_node_out_and_a_good_one_brings_it_back(members: Members) -> None:
+    members.offer("a", offer(2, "10.1.0.0/24"))
+    members.offer("b", offer(3, "10.2.0.0/24"))
+    assert members.offer("b", offer(3, "10.1.0.0/16"))
+    assert members.get("b") is None
+    assert members.offer("b", offer(3, "10.2.0.0/24")) == ""
+    assert members.refusals() == []
+
+
+def test_who_waited_comes_in_when_the_other_leaves(members: Members) -> None:
+    members.offer("a", offer(2, "10.1.0.0/24"))
+    assert members.offer("b", offer(3, "10.1.0.0/24"))
+    assert members.offer("c", offer(4, "10.1.0.0/24"))
+    revision = members.revision
+    members.forget("a")
+    assert members.revision > revision
+    assert members.names() == ["b"]
+    assert "of b, which registered it first" in members.refusal("c")
+
+
+def test_a_key_may_be_renewed_by_its_own_node(members: Members) -> None:
+    members.offer("a", offer(2, "10.1.0.0/24"))
+    assert members.offer("a", offer(5, "10.1.0.0/24")) == ""
+    assert members.offer("b", offer(2, "10.2.0.0/24")) == ""
+
+
+def test_the_registry_is_taken_back_in_the_order_of_joining(members: Members) -> None:
+    members.load(
+        [
+            record("late", 2, "10.1.0.0/24", created=200.0),
+            record("early", 3, "10.1.0.0/16", created=100.0),
+            record("no-packets", None, created=50.0),
+            record("spoilt", 4, "not a network", created=60.0),
+        ]
+    )
+    assert members.names() == ["early"]
+    assert "of early, which registered it first" in members.refusal("late")
+    assert "(offered by node spoilt)" in members.refusal("spoilt")
+
+
+def test_a_stranger_is_told_nothing(members: Members) -> None:
+    assert members.map_for("x").nodes == []
+    assert members.map_for("x").problem == "node x has offered no packets"
