@@ -52,7 +52,7 @@ def find_route(
 
     `raven_node` are the values of the header of that name. Raises Refusal "bad-target". An authority that is
     a node's own name is overridden by another node that the header or the query names, port kept; any other
-    host stands behind that node.
+    host stands behind that node. The query is looked at, and changed, only when nothing else names a node.
     """
     if method == "CONNECT":
         host, port = _parse_authority(request_target, None)
@@ -72,14 +72,15 @@ def find_route(
     host, port = _parse_authority(authority, _HTTP_PORT)
     path, question, query = rest.partition("?")
     node = _one(raven_node, "header Raven-Node")
-    if not node:
+    via = not node and VIA in host and not is_node(host)
+    if not node and not via:
         query, named = _take_node_name(query)
         node = _one(named, "query parameter nodeName")
     target = _find_target(host, port, node, is_node)
     if not path:
         # RFC 9112 section 3.2.4: the asterisk-form of OPTIONS is an absolute URL without path to a proxy.
         path = "*" if method == "OPTIONS" and not query else "/"
-    if not node and target.node != host:
+    if via:
         name = target.host or target.node  # what stood before .via.
         authority = f"{name}:{port}" if ":" in authority else name
     return Route(target, path + (question + query if query else ""), authority)
