@@ -74,7 +74,10 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
         tun = Tun(name, mtu=_MTU)
         stack.callback(tun.close)
         device = Device(
-            tai64n=lambda: tai64n(time.time()), random=secrets.token_bytes, wall=time.time, mtu=_MTU
+            tai64n=lambda: tai64n(*divmod(time.time_ns(), 10**9)),
+            random=secrets.token_bytes,
+            wall=time.time,
+            mtu=_MTU,
         )
         engine = Engine(loop, tun, device, ended)
         stack.callback(engine.stop)
