@@ -1,5 +1,7 @@
 """Bodies end where their framing says, however their bytes are cut, and nothing is taken beyond."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,8 @@ from raven.errors import PeerError
 from raven.oam.body import LINE_MAX, TRAILERS_MAX, Body, ChunkedBody, EndlessBody, SizedBody, body_reader
 from raven.oam.heads import Framing
 
-CHUNKED = b'5\r\nhello\r\n0a;name="v; \xff"\r\n0123456789\r\n000\r\nChecksum: 1\r\nX:\r\n\r\n'  # extensions, trailers
+# with an extension, and trailers
+CHUNKED = b'5\r\nhello\r\n0a;name="v; \xff"\r\n0123456789\r\n000\r\nChecksum: 1\r\nX:\r\n\r\n'
 
 
 def pump(body: Body, pieces: list[bytes]) -> bytes:
@@ -89,10 +92,8 @@ def test_chunks_that_two_servers_could_read_differently(wire: bytes) -> None:
 
 @given(st.binary(max_size=80))
 def test_any_bytes_are_chunks_or_an_error(data: bytes) -> None:
-    try:
+    with contextlib.suppress(PeerError):
         pump(ChunkedBody(), [data])
-    except PeerError:
-        pass
 
 
 @given(st.integers(0, 40), st.data())

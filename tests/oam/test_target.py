@@ -81,6 +81,11 @@ def test_the_header_leaves_a_query_of_the_targets_own_alone() -> None:
     assert found == Route(Target("edge1", "plc", 80), "/m?nodeName=mine", "plc")
 
 
+def test_via_leaves_a_query_of_the_targets_own_alone() -> None:
+    found = route("GET", "http://plc.via.edge1/m?nodeName=mine")
+    assert found == Route(Target("edge1", "plc", 80), "/m?nodeName=mine", "plc")
+
+
 def test_options_for_the_whole_server() -> None:
     assert route("OPTIONS", "http://edge1:80") == Route(Target("edge1", "", 80), "*", "edge1:80")
 
