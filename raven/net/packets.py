@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -167,7 +168,7 @@ class PacketLane:
             nursery.start_soon(watch)
             nursery.start_soon(echo)
             try:
-                await self._introduce(adopted.device)
+                await self._introduce(adopted.device, host)
                 await self._keep_to_plan(adopted.device, host, started)
             except RavenError as error:
                 with trio.move_on_after(_LAST_WORDS):  # its end says more than an answer that did not come
@@ -176,21 +177,21 @@ class PacketLane:
             nursery.cancel_scope.cancel()
         return reason
 
-    async def _introduce(self, device: Device) -> None:
+    async def _introduce(self, device: Device, host: HostInterface) -> None:
         """Gives the device its key and port."""
         state = await device.state()
-        other_port = self._listen_port not in (0, state.listen_port)
-        try:
-            await device.configure(
-                wg.DeviceChange(
-                    private_key=self._private_key if state.private_key != self._private_key else None,
-                    listen_port=self._listen_port if other_port else None,
-                )
+        port, other_port = self._listen_port, self._listen_port not in (0, state.listen_port)
+        link = await self._in_thread(host.link)
+        listens = link is not None and link.up and not other_port
+        if port and not listens and not _is_free(port):
+            # Asked of the kernel, because a device whose link is down takes any port and fails later.
+            raise DeviceError(f"UDP port {port} is in use; `ss -lunp sport = :{port}` shows by whom")
+        await device.configure(
+            wg.DeviceChange(
+                private_key=self._private_key if state.private_key != self._private_key else None,
+                listen_port=port if other_port else None,
             )
-        except wg.UapiError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise DeviceError(f"UDP port {self._listen_port} is in use by another program") from error
-            raise DeviceError(f"the device {device.name} refuses its key or port: {error}") from error
+        )
 
     async def _keep_to_plan(self, device: Device, host: HostInterface, started: Callable[[], None]) -> None:
         self._prescribed.clear()
@@ -294,6 +295,20 @@ def _host_interface(name: str) -> HostInterface:
     from raven.net.netlink import HostInterface  # here for its price; see there
 
     return HostInterface(name)
+
+
+def _is_free(port: int) -> bool:
+    """Whether a device could listen on UDP `port`, over IPv4 and, where there is any, IPv6."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as attempt:
+                if family == socket.AF_INET6:
+                    attempt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                attempt.bind(("", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+    return True
 
 
 def _once(call: Callable[[], None]) -> Callable[[], None]:

@@ -99,7 +99,7 @@ SITE_C = OrderedMember(name="c", public_key=fake_key(4), pod_cidrs=["10.3.0.0/24
 
 
 def hub(machine: Machine, program: list[str] | None = WIREGUARD_GO) -> Lane:
-    lane = Lane(machine, program=program)
+    lane = Lane(machine, program=program, listen_port=4500)
     lane.order([own(lane)])
     return lane
 
