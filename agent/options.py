@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from raven.config import LISTEN, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
+from raven.oam.policy import DEFAULT_ALLOW, Rule
 
 
 class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
@@ -18,15 +19,15 @@ class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
         ),
     ] = ()
     allow: Annotated[
-        tuple[str, ...],
+        tuple[Rule, ...],
         option(
             "A target that streams may reach: HOST is node (this machine), an address, a network, a name or "
             "*; PORT is a number, a range or *. Giving any replaces the defaults.",
             metavar="HOST:PORT",
             expected="rules, as in node:10250, 192.168.1.0/24:502 or printer.lan:9100-9110",
-            parse=str,
+            parse=Rule.parse,
         ),
-    ] = ("node:10250", "node:10255", "node:9100", "node:9445")
+    ] = tuple(map(Rule.parse, DEFAULT_ALLOW))
     node_address: Annotated[
         str,
         option(

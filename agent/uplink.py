@@ -7,6 +7,7 @@ lane; neither can hold the other up.
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import ssl
@@ -254,7 +255,8 @@ def _tls_cause(error: BaseException) -> ssl.SSLError | None:
 
 def _os_reasons(error: OSError) -> str:
     """What went wrong at each address that was tried; trio hides them in an exception group."""
-    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
-    return "; ".join(
-        dict.fromkeys(str(cause.strerror or cause) for cause in causes if isinstance(cause, OSError))
-    )
+    group = error.__cause__
+    causes = group.exceptions if isinstance(group, BaseExceptionGroup) else [error]
+    failures = [cause for cause in causes if isinstance(cause, OSError)]
+    texts = [os.strerror(cause.errno) if cause.errno else str(cause) for cause in failures]
+    return "; ".join(dict.fromkeys(texts))

@@ -43,9 +43,15 @@ class Ran:
 
 
 async def command(program: Sequence[str], *arguments: object, stdin: bytes = b"") -> Ran:
-    done = await trio.run_process(
-        [*program, *map(str, arguments)], capture_stdout=True, capture_stderr=True, check=False, stdin=stdin
-    )
+    """Runs a command that ends by itself."""
+    with trio.fail_after(START_MAX):
+        done = await trio.run_process(
+            [*program, *map(str, arguments)],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            stdin=stdin,
+        )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
