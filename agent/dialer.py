@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from collections import Counter
 from typing import Final
@@ -115,13 +116,15 @@ class Dialer:
                     return await _connect_first(await self._judged(request))
                 return await self._dial_node(request.port)
             except OSError as error:
+                # trio's own text names the address, and what a name means behind the node stays there.
+                why = os.strerror(error.errno) if error.errno is not None else "no connection"
                 if error.errno in _EXHAUSTED:
                     raise RefusedError(
-                        "busy", f"the agent has no room for another connection: {error.strerror}"
+                        "busy", f"the agent has no room for another connection: {why}"
                     ) from error
                 raise RefusedError(
                     "unreachable",
-                    f"cannot connect to {shown}: {error.strerror or error}; is the service up there?",
+                    f"cannot connect to {shown}: {why}; is the service up there?",
                 ) from error
             except trio.TooSlowError:
                 pass
