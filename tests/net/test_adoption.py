@@ -11,6 +11,7 @@ from tests.net.hosts import add_tun, dump, host
 from tests.net.lanes import (
     SITE_A,
     SITE_B,
+    WIREGUARD_GO,
     answers,
     hub,
     make_keys,
@@ -28,9 +29,13 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield made
 
 
-def test_after_a_crash_the_device_lives_on_and_the_next_run_takes_over(machine: Machine) -> None:
+@pytest.mark.parametrize("program", [None, WIREGUARD_GO], ids=["raven-wg", "wireguard-go"])
+def test_after_a_crash_the_device_lives_on_and_the_next_run_takes_over(
+    machine: Machine, program: list[str] | None
+) -> None:
+    machine.env["LOG_LEVEL"] = "verbose"  # it goes on talking to the one that was killed
     before = dump(machine)
-    lane = hub(machine)
+    lane = hub(machine, program)
     lane.order([own(lane), SITE_A])
     lane.start()
     settle(lane, SITE_A, SITE_B)
