@@ -58,6 +58,7 @@ class Connection:
         self.counters: Counter[str] = Counter()  # what was ignored or dropped, by reason
         self.going_away = False  # a GOAWAY went or came: no new streams either way
         self.ended = False
+        self._said_go_away = False
         self._limits = limits
         self._streams: dict[StreamId, Stream] = {}
         self._theirs = 0  # streams of the table that the peer opened
@@ -104,10 +105,10 @@ class Connection:
             raise LocalError(f"no stream can be opened: {refusal.name}")
         stream = self._add(StreamId(self._next_ours), priority, ours=True)
         self._next_ours += 2
-        if self._next_ours > LAST_STREAM:
-            self.go_away(EndCode.SHUTDOWN, "stream numbers are used up")
         window = stream.receive.window
         self._queue(frames.encode_open(stream.id, priority=priority, window=window, header=header))
+        if self._next_ours > LAST_STREAM:
+            self.go_away(EndCode.SHUTDOWN, "stream numbers are used up")
         return stream.id
 
     def accept(self, stream_id: StreamId, header: bytes = b"") -> None:
@@ -244,7 +245,7 @@ class Connection:
         """No new streams from now on. Any other code than SHUTDOWN ends the connection: flush, then close."""
         if self.ended:
             return
-        self.going_away = True
+        self.going_away = self._said_go_away = True
         if code is not EndCode.SHUTDOWN:
             self.ended = True
             self._outbox.clear()
@@ -349,7 +350,7 @@ class Connection:
             raise PeerError("open-out-of-order", text)
         self._next_theirs += 2
         number, window, header = frames.decode_open_untrusted(payload)
-        if self.going_away:
+        if self._said_go_away:
             code, text = RefusalCode.GOING_AWAY, "this end is shutting down"
             self._queue(frames.encode_reset(stream_id, code=code, message=text))
             return

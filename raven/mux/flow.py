@@ -117,8 +117,8 @@ class WindowBudget:
         self._least = least
 
     def first_window(self, wanted: int) -> int:
-        """A window for a new stream: `wanted` bytes while there is room, never less than the least."""
-        window = max(self._least, min(wanted, self._left))
+        """A window for a new stream: `wanted` bytes while there is room, then the least."""
+        window = min(wanted, max(self._least, self._left))
         self._left -= window
         return window
 
