@@ -10,7 +10,6 @@ from raven.wg.constants import CONSTRUCTION, IDENTIFIER
 from raven.wg.primitives import aead_open, aead_seal, hash_, kdf1, kdf2, kdf3
 
 _INITIAL_CHAINING_KEY = hash_(CONSTRUCTION)
-_INITIAL_HASH = hash_(_INITIAL_CHAINING_KEY, IDENTIFIER)
 
 
 class SymmetricState:
@@ -18,10 +17,10 @@ class SymmetricState:
 
     __slots__ = ("_chaining_key", "_hash", "_key")
 
-    def __init__(self, responder_public: bytes) -> None:
+    def __init__(self, responder_public: bytes, *, prologue: bytes = IDENTIFIER) -> None:
         """Starts with the pre-message `<- s`: both ends know the responder's static key."""
         self._chaining_key = _INITIAL_CHAINING_KEY
-        self._hash = hash_(_INITIAL_HASH, responder_public)
+        self._hash = hash_(hash_(_INITIAL_CHAINING_KEY, prologue), responder_public)
         self._key = b""
 
     def copy(self) -> Self:

@@ -1,0 +1,1 @@
+"""Tests of the WireGuard protocol: units, vectors, and two devices in virtual time."""
