@@ -1,6 +1,6 @@
 """The host's side of a WireGuard interface: its link, its address, the routes over it.
 
-Importing it costs 10 MB for pyroute2, so the lane does that once there is an interface. What is made here
+Importing it costs 5 MB for pyroute2, so the lane does that once there is an interface. What is made here
 carries routing protocol 82; what does not is somebody else's and is never replaced or removed. `hold` is
 idempotent and looks for itself what is missing, so it may be called at any time and after any crash. Calls
 block for some milliseconds; the lane runs them in a thread.
@@ -17,10 +17,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from raven.errors import RavenError
+from raven.net.pyroute import IPRoute, NetlinkError
 from raven.net.sysctls import InterfaceSysctls
 from raven.topology.model import PROBE_NETWORK, IPNetwork
 
