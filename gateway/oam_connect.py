@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 import trio
@@ -51,6 +52,17 @@ _REASONS: Final = {
     RefusalCode.BUSY: "busy",
     RefusalCode.GOING_AWAY: "offline-node",
 }
+
+
+class _Then(Enum):
+    """What becomes of the asker's connection after a request."""
+
+    NEXT = 1
+    """Another request may come."""
+    LINGER = 2
+    """The asker may still be sending, and shall read our answer first."""
+    CLOSE = 3
+    """Nobody waits for anything."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -115,9 +127,11 @@ class HttpProxy:
         self.connections += 1
         try:
             asker = _prepare(stream)
-            keep = await self._serve_one(stream, buffer, asker, first=True)
-            while keep:
-                keep = await self._serve_one(stream, buffer, asker, first=False)
+            then = await self._serve_one(stream, buffer, asker, first=True)
+            while then is _Then.NEXT:
+                then = await self._serve_one(stream, buffer, asker, first=False)
+            if then is _Then.LINGER:
+                await linger(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.broken["asker-left"] += 1
         except trio.TooSlowError:
@@ -132,14 +146,14 @@ class HttpProxy:
 
     async def _serve_one(
         self, stream: trio.SocketStream, buffer: HeadBuffer, asker: str, *, first: bool
-    ) -> bool:
-        """One request from its first byte to its end; whether another may follow."""
+    ) -> _Then:
+        """One request from its first byte to its end."""
         record = _Record(began=trio.current_time(), time=self._wall(), id=secrets.token_hex(6), asker=asker)
         request: RequestHead | None = None
         try:
             request = await self._next_request(stream, buffer, first=first)
             if request is None:
-                return False
+                return _Then.CLOSE
             record.began, record.time, record.method = trio.current_time(), self._wall(), request.method
             return await self._dispatch(stream, buffer, request, record)
         except Refusal as refusal:
@@ -149,9 +163,7 @@ class HttpProxy:
             keep = request is not None and request.persistent and request.body == 0 and not self.draining
             keep = keep and record.method != "CONNECT"
             await send_refusal(stream, request, refusal, keep_alive=keep)
-            if not keep:
-                await linger(stream)
-            return keep
+            return _Then.NEXT if keep else _Then.LINGER
         finally:
             if record.target is not None or record.verdict != "allowed":
                 self._audit.record(record.line())
@@ -170,23 +182,21 @@ class HttpProxy:
 
     async def _dispatch(
         self, stream: trio.SocketStream, buffer: HeadBuffer, request: RequestHead, record: _Record
-    ) -> bool:
+    ) -> _Then:
         raven_node = [value.decode("latin-1") for value in request.values(b"raven-node")]
         route = find_route(request.method, request.target, raven_node, self._is_node)
         if route is None:
             page = find_page(request, self._pages)
             keep = request.persistent and request.body == 0 and not self.draining
             await send_page(stream, request, page, keep_alive=keep)
-            if not keep:
-                await linger(stream)
-            return keep
+            return _Then.NEXT if keep else _Then.LINGER
         record.target = route.target
         if self.draining:
             raise Refusal("draining", "this gateway is shutting down; ask another one, or again in a moment")
         upstream = await self._open(route.target, record)
         if request.method == "CONNECT":
             await self._connect(stream, buffer, upstream, record)
-            return False
+            return _Then.CLOSE
         relay = Relay(stream, buffer, upstream, Exchange(request, route))
         try:
             await relay.run()
@@ -196,11 +206,9 @@ class HttpProxy:
             record.detail = relay.broken
         if relay.broken:
             self.broken[relay.broken] += 1
-            return False
-        keep = relay.keep_alive and not self.draining
-        if not keep and not relay.exchange.switched:
-            await linger(stream)
-        return keep
+        if relay.broken or relay.exchange.switched:
+            return _Then.CLOSE
+        return _Then.NEXT if relay.keep_alive and not self.draining else _Then.LINGER
 
     async def _open(self, target: Target, record: _Record) -> trio.abc.HalfCloseableStream:
         """A stream to the target; Refusal with the sentence of whoever knows best why there is none."""

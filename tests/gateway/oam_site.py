@@ -85,16 +85,25 @@ class Site:
 
 async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
     received = b""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while data := await stream.receive_some():
             received += data
+    return received
+
+
+async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
+    """What arrives until a head is whole, and perhaps some of what follows it."""
+    received = b""
+    with trio.fail_after(30):
+        while b"\r\n\r\n" not in received:
+            received += await stream.receive_some()
     return received
 
 
 async def read_until(stream: trio.abc.ReceiveStream, end: bytes) -> bytes:
     """What arrives up to and with `end`, which must be the last that does."""
     received = b""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while not received.endswith(end):
             data = await stream.receive_some()
             assert data, f"EOF after {received!r}"
