@@ -19,6 +19,7 @@ from gateway.join import JoinResult, serve_join
 from gateway.network import GatewayNetwork
 from gateway.oam_connect import HttpProxy
 from gateway.options import GatewayOptions
+from gateway.revocation import cut_withdrawn
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
 from raven import __version__, log
@@ -121,6 +122,7 @@ class Gateway:
             support.start_soon(self.audit.run)
             support.start_soon(self._guarded, "the packet lane", self.network.run)
             support.start_soon(self._remember_seen)
+            support.start_soon(cut_withdrawn, self.registry, self.table, self.network)
             support.start_soon(self._renew)
             async with trio.open_nursery() as connections:
                 accepting = trio.CancelScope()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import trio
 
+from gateway.commands import node, token
 from gateway.options import GatewayOptions
 from raven import __version__, config, log
 from raven.errors import RavenError
@@ -95,42 +96,8 @@ def _invite(state_dir: Path, advertise: str) -> None:
     )
 
 
-@cli.group()
-def token() -> None:
-    """Tokens with which agents join."""
-
-
-@token.command()
-@click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path),
-    default=Path("/var/lib/raven"),
-    show_default=True,
-    metavar="DIR",
-    help="The gateway's state directory; the gateway may be running.",
-)
-@click.option(
-    "--node", metavar="NAME", help="The only node it is for; that node may also join again with it."
-)
-@click.option(
-    "--ttl", default="1h", show_default=True, metavar="TIME", help="How long it is good: 90s, 15m, 1h, 7d."
-)
-@click.option("--reusable", is_flag=True, help="Any number of nodes may join with it until it expires.")
-def create(state_dir: Path, node: str | None, ttl: str, reusable: bool) -> None:
-    """Print a new token, and nothing else.
-
-    It is a secret until it is used or expires. It also carries the hash of the gateway's key, so an agent
-    that joins with it cannot be fooled by another gateway.
-    """
-    from gateway.token import create_token, parse_ttl
-
-    try:
-        text = create_token(state_dir, node=node, ttl=parse_ttl(ttl), reusable=reusable, now=time.time())
-    except RavenError as error:
-        code, message = exit_code(error)
-        click.echo(f"raven-gateway: {message}", err=True)
-        sys.exit(code)
-    click.echo(text)
+cli.add_command(token)
+cli.add_command(node)
 
 
 def main() -> None:

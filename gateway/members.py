@@ -66,6 +66,10 @@ class Members:
     def names(self) -> list[str]:
         return list(self._nodes)
 
+    def known(self) -> set[str]:
+        """Those who take part, and those who were refused."""
+        return {*self._nodes, *self._refused}
+
     def all(self) -> list[Member]:
         """Hub first: the order that all plans are made from."""
         return [self.hub, *self._nodes.values()]

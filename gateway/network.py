@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +133,11 @@ class GatewayNetwork:
     def forget(self, node: str) -> None:
         """Called when a node was removed from the registry."""
         self.offer(node, None)
+
+    def keep_only(self, nodes: Collection[str]) -> None:
+        """Called after nodes were removed from the registry; `nodes` are those still there."""
+        for node in self._members.known() - set(nodes):
+            self.forget(node)
 
     @property
     def revision(self) -> int:

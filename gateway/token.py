@@ -1,4 +1,4 @@
-"""Making join tokens, for `raven-gateway token create` and the command a gateway prints on its first start.
+"""Making, listing and revoking join tokens, for `raven-gateway token` and a gateway's first start.
 
 Works on the state directory of a gateway that runs as well as of one that does not: it takes no lock, and the
 registry's own transactions keep two processes apart.
@@ -8,13 +8,16 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-from raven.errors import ConfigError
+import msgspec
+
+from raven.errors import ConfigError, RefusedError
 from raven.names import is_name
 from raven.pki.token import hash_secret, new_token
 from raven.registry.gateway_state import read_pin, registry_path
 from raven.registry.interface import AuditRecord, Registry, TokenRecord
-from raven.registry.sqlite import SqliteRegistry
+from raven.registry.sqlite import open_existing
 
 TTL_DEFAULT = 3600.0  # seconds
 TTL_MAX = 366 * 86400.0  # seconds; a token that outlives its maker's memory of it is a back door
@@ -49,11 +52,8 @@ def create_token(
     gateway's state, or the registry cannot take it; ConfigError for a bad node name.
     """
     pin = read_pin(directory, now=now)
-    registry = SqliteRegistry(registry_path(directory), now=now, create=False)
-    try:
+    with open_existing(registry_path(directory), now=now) as registry:
         return add_token(registry, pin, node=node, ttl=ttl, reusable=reusable, now=now, random=random)
-    finally:
-        registry.close()
 
 
 def add_token(
@@ -81,16 +81,57 @@ def add_token(
         )
     )
     registry.append_audit(
-        [
-            AuditRecord(
-                time=now,
-                event="token-created",
-                node=node or "",
-                asker="local",
-                target=token.id,
-                verdict="allowed",
-                detail="reusable" if reusable else "",
-            )
-        ]
+        [_audit("token-created", token.id, node or "", now, "reusable" if reusable else "")]
     )
     return token.text()
+
+
+class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A token as `raven-gateway token list` shows it; times are Unix seconds."""
+
+    id: str
+    state: Literal["good", "used", "expired"]
+    node: str | None  # the only node it serves
+    reusable: bool
+    created: float
+    expires: float
+    uses: int
+    used: float | None  # the last time
+    used_by: str | None  # the node that did
+
+
+def list_tokens(directory: Path, *, now: float) -> list[TokenEntry]:
+    """Every token that is remembered, newest first; StateError when there is no gateway's state."""
+    with open_existing(registry_path(directory), now=now) as registry:
+        return [_entry(token, now) for token in registry.tokens()]
+
+
+def revoke_token(directory: Path, token_id: str, *, now: float) -> None:
+    """Nobody joins with it any more; who has joined stays. RefusedError "token-unknown"."""
+    with open_existing(registry_path(directory), now=now) as registry:
+        if not registry.remove_token(token_id):
+            raise RefusedError(
+                "token-unknown", f"there is no token {token_id}; `raven-gateway token list` shows all"
+            )
+        registry.append_audit([_audit("token-revoked", token_id, "", now)])
+
+
+def _entry(token: TokenRecord, now: float) -> TokenEntry:
+    used_up = token.uses and not token.reusable
+    return TokenEntry(
+        id=token.id,
+        state="used" if used_up else "expired" if now >= token.expires else "good",
+        node=token.node,
+        reusable=token.reusable,
+        created=token.created,
+        expires=token.expires,
+        uses=token.uses,
+        used=token.used,
+        used_by=token.used_by,
+    )
+
+
+def _audit(event: str, token_id: str, node: str, now: float, detail: str = "") -> AuditRecord:
+    return AuditRecord(
+        time=now, event=event, node=node, asker="local", target=token_id, verdict="allowed", detail=detail
+    )

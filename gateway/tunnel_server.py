@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
-from raven.mux.connection import Connection
 
 from gateway.join import JoinResult
 from gateway.network import GatewayNetwork
@@ -31,6 +30,7 @@ from raven.control.messages import (
 from raven.errors import PeerError, RefusedError, StateError
 from raven.keys import PublicKey
 from raven.mux.codes import EndCode
+from raven.mux.connection import Connection
 from raven.net.tls import JOIN_ALPN, Peer, alpn, check_node
 from raven.net.tls_stream import TLSStream, server_handshake
 from raven.net.tunnel import Tunnel, TunnelLost
@@ -107,25 +107,26 @@ class TunnelServer:
                 if alpn(stream) == JOIN_ALPN:
                     self._joined(await self.join(stream, address), address)
                     return
-                node = self._identified(stream)
+                peer = self._identified(stream)
             except (PeerError, RefusedError, StateError) as error:
                 await _dismiss(stream, str(error))
                 raise
         finally:
             self.strangers -= 1
-        await self._serve_node(stream, node, address)
+        await self._serve_node(stream, peer, address)
 
-    def _identified(self, stream: TLSStream) -> str:
-        peer: Peer = check_node(stream, cluster=self.cluster)
+    def _identified(self, stream: TLSStream) -> Peer:
+        peer = check_node(stream, cluster=self.cluster)
         self.registry.check_certificate(node=peer.identity.name, serial=peer.serial)
-        return peer.identity.name
+        return peer
 
-    async def _serve_node(self, stream: TLSStream, node: str, address: str) -> None:
+    async def _serve_node(self, stream: TLSStream, peer: Peer, address: str) -> None:
+        node = peer.identity.name
         tunnel = Tunnel(stream, initiator=False, peer=f"node {node} at {address}")
         connected = trio.Event()  # its hello was good, and it is the node's one tunnel
         lost: TunnelLost | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._converse, tunnel, node, address, connected, nursery)
+            nursery.start_soon(self._converse, tunnel, peer, address, connected, nursery)
             try:
                 await tunnel.run(None)
             except TunnelLost as error:
@@ -139,25 +140,37 @@ class TunnelServer:
             raise lost
 
     async def _converse(
-        self, tunnel: Tunnel, node: str, address: str, connected: trio.Event, nursery: trio.Nursery
+        self, tunnel: Tunnel, peer: Peer, address: str, connected: trio.Event, nursery: trio.Nursery
     ) -> None:
         """The control messages of one tunnel: the hello, then whatever changes, until the tunnel ends.
 
         Whatever the node does wrong ends its tunnel, and so `Tunnel.run`, with the reason.
         """
+        node = peer.identity.name
         try:
             with trio.fail_after(HELLO_MAX):
                 hello = await _receive_hello(tunnel, node)
-            live = NodeTunnel(node=node, address=address, tunnel=tunnel, hello=hello, since=time.time())
+            live = NodeTunnel(
+                node=node,
+                address=address,
+                tunnel=tunnel,
+                hello=hello,
+                since=time.time(),
+                serial=peer.serial,
+            )
             await self._take_place(live)
             connected.set()
             self.accepted += 1
             try:
+                # From now on `revocation` finds the tunnel in the table; this is for what it did before.
+                self.registry.check_certificate(node=node, serial=peer.serial, connected=True)
                 await live.send(self.hello)
                 await self._said(live, hello)
                 self._log.info("node connected", node=node, address=address, software=hello.software)
                 nursery.start_soon(self._send_maps, live)
                 async for data in tunnel.control:
+                    if tunnel.lost is not None:  # what still waited when the tunnel was cut
+                        return
                     await self._said(live, decode_control_untrusted(data))
             finally:
                 self._left(live)

@@ -66,6 +66,7 @@ class NodeTunnel:
     tunnel: Tunnel
     hello: AgentHello  # the newest one
     since: float  # wall clock, Unix seconds
+    serial: str = ""  # of the certificate it came with
     report: PacketReport | None = None  # the newest word of the agent about its end of the packet lane
 
     async def open_stream(self, request: OpenRequest, priority: Priority) -> trio.abc.HalfCloseableStream:

@@ -42,7 +42,10 @@ class JoinToken:
 def new_token(pin: bytes, *, random: Callable[[int], bytes]) -> JoinToken:
     """A fresh token for the CA whose public key hashes to `pin`."""
     assert len(pin) == PIN_LEN
-    return JoinToken(_encode(random(ID_LEN)), random(SECRET_LEN), pin)
+    token_id = _encode(random(ID_LEN))
+    while token_id.startswith("-"):  # a command that names it would take it for an option
+        token_id = _encode(random(ID_LEN))
+    return JoinToken(token_id, random(SECRET_LEN), pin)
 
 
 def parse_token_untrusted(text: str) -> JoinToken:

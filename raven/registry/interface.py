@@ -23,7 +23,7 @@ class NodeRecord:
     public_key: PublicKey | None  # its WireGuard key as last offered; None: never brought packets
     pod_cidrs: tuple[str, ...]
     software: str  # "" until its first AgentHello
-    certificate_serial: str  # the one certificate that counts; spelled as in `raven.net.tls.Peer.serial`
+    certificate_serial: str  # of the newest; spelled as in `raven.net.tls.Peer.serial`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,8 @@ class CertificateRecord:
     not_after: float
     issued: float
     pem: str
-    revoked: float | None = None  # wall seconds; replaced by a later join, or withdrawn
+    revoked: float | None = None  # wall seconds; replaced by a later join, or its node was removed
+    superseded: float | None = None  # wall seconds; the node renewed it and has come with the newer one since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +129,18 @@ class Registry(Protocol):
         """
         ...
 
-    def check_certificate(self, *, node: str, serial: str) -> None:
-        """Returns if `node` may connect with certificate `serial`.
+    def check_certificate(self, *, node: str, serial: str, connected: bool = False) -> None:
+        """Returns if `node` may connect with certificate `serial`; where it is `connected`, if it may stay.
 
-        RefusedError "node-unknown" or "certificate-replaced" otherwise.
+        A tunnel outlives that its certificate was renewed, but not that it was revoked. RefusedError
+        "node-unknown" or "certificate-replaced" otherwise.
+        """
+        ...
+
+    def revision(self) -> int:
+        """Another number than before whenever a connected node may have to go, whichever process saw to that.
+
+        Cheap enough to ask twice a second; not changed by whatever happens all the time.
         """
         ...
 

@@ -6,6 +6,7 @@ changes.
 
 APPLICATION_ID = 0x5261766E  # "Ravn"; tells `file` and us whose database this is
 
+# A statement ends where a semicolon ends its line: inside a trigger they stand in the middle.
 # STRICT, so that a wrong type is an error at the write and not a surprise at the read.
 STEPS = (
     """
@@ -54,5 +55,15 @@ STEPS = (
         verdict TEXT NOT NULL,
         detail  TEXT NOT NULL
     ) STRICT;
+    """,
+    """
+    CREATE TABLE revision (value INTEGER NOT NULL) STRICT;
+    INSERT INTO revision (value) VALUES (0);
+    CREATE TRIGGER certificate_revoked AFTER UPDATE OF revoked ON certificates
+        BEGIN UPDATE revision SET value = value + 1; END;
+    CREATE TRIGGER node_removed AFTER DELETE ON nodes
+        BEGIN UPDATE revision SET value = value + 1; END;
+
+    ALTER TABLE certificates ADD COLUMN superseded REAL;
     """,
 )

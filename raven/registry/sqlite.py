@@ -4,8 +4,9 @@ Implements `interface.Registry` on `database.Database`. A rule that involves mor
 inside the transaction that acts on it, so that two gateways' joiners, or two processes, cannot both win.
 """
 
+import contextlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,28 @@ class SqliteRegistry:
             _append_audit(connection, [joined])
             return certificate
 
-    def check_certificate(self, *, node: str, serial: str) -> None:
-        known = self.node(node)
-        if known is None:
+    def check_certificate(self, *, node: str, serial: str, connected: bool = False) -> None:
+        rows = self._database.read(_STANDING, (serial, node))
+        if not rows:
             raise RefusedError("node-unknown", f"node {node} is not registered here; it has to join again")
-        if known.certificate_serial != serial:
+        (known,) = rows
+        if known["serial"] is None or known["revoked"] is not None:
             raise RefusedError(
                 "certificate-replaced", f"node {node} joined again with another certificate since"
             )
+        if known["superseded"] is not None and not connected:
+            raise RefusedError(
+                "certificate-replaced",
+                f"node {node} has renewed this certificate, and used the newer one since",
+            )
+
+    def revision(self) -> int:
+        value: int = self._database.read("SELECT value FROM revision")[0][0]
+        return value
+
+    def expiries(self) -> dict[str, float]:
+        """When each certificate that is remembered ends, by serial."""
+        return dict(self._database.read("SELECT serial, not_after FROM certificates"))
 
     def certificates(self, node: str) -> list[CertificateRecord]:
         query = "SELECT * FROM certificates WHERE node = ? ORDER BY issued DESC, rowid DESC"
@@ -148,8 +163,22 @@ class SqliteRegistry:
         return [AuditRecord(**row) for row in self._database.read(query, (limit,))]
 
 
+@contextlib.contextmanager
+def open_existing(path: Path, *, now: float) -> Iterator[SqliteRegistry]:
+    """The registry of a gateway that may be running; StateError when there is none."""
+    registry = SqliteRegistry(path, now=now, create=False)
+    try:
+        yield registry
+    finally:
+        registry.close()
+
+
 _SEEN = "UPDATE nodes SET last_seen = max(coalesce(last_seen, 0), ?) WHERE name = ?"
 _REVOKE = "UPDATE certificates SET revoked = ? WHERE node = ? AND revoked IS NULL"
+_STANDING = (
+    "SELECT serial, revoked, superseded FROM nodes"
+    " LEFT JOIN certificates ON node = name AND serial = ? WHERE name = ?"
+)
 _INSERT_CERTIFICATE = (
     "INSERT INTO certificates (token_id, serial, node, key_hash, not_before, not_after, issued, pem)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"

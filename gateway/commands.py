@@ -1,0 +1,188 @@
+"""`raven-gateway token` and `raven-gateway node`: what an operator does to the registry of a gateway.
+
+The commands work on the state directory, whether its gateway runs or not. What each does stands in
+`gateway.token` and `gateway.node`; here are options, tables and exit codes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from raven.errors import RavenError
+from raven.net.daemon import exit_code
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+state_dir_option: Decorator = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/raven"),
+    show_default=True,
+    metavar="DIR",
+    help="The gateway's state directory; the gateway may be running.",
+)
+output_option: Decorator = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or for programs.",
+)
+
+
+@click.group()
+def token() -> None:
+    """Tokens with which agents join."""
+
+
+@token.command()
+@state_dir_option
+@click.option(
+    "--node", metavar="NAME", help="The only node it is for; that node may also join again with it."
+)
+@click.option(
+    "--ttl", default="1h", show_default=True, metavar="TIME", help="How long it is good: 90s, 15m, 1h, 7d."
+)
+@click.option("--reusable", is_flag=True, help="Any number of nodes may join with it until it expires.")
+def create(state_dir: Path, node: str | None, ttl: str, reusable: bool) -> None:
+    """Print a new token, and nothing else.
+
+    It is a secret until it is used or expires. It also carries the hash of the gateway's key, so an agent
+    that joins with it cannot be fooled by another gateway.
+    """
+    from gateway.token import create_token, parse_ttl
+
+    with _failing_in_one_line():
+        text = create_token(state_dir, node=node, ttl=parse_ttl(ttl), reusable=reusable, now=time.time())
+    click.echo(text)
+
+
+@token.command("list")
+@state_dir_option
+@output_option
+def list_tokens(state_dir: Path, output: str) -> None:
+    """Show the tokens that are remembered, newest first; never their secrets."""
+    from gateway import token as tokens
+
+    with _failing_in_one_line():
+        entries = tokens.list_tokens(state_dir, now=time.time())
+    if output == "json":
+        _print_json(entries)
+    else:
+        _print_table(
+            ("ID", "STATE", "FOR NODE", "EXPIRES", "USES", "LAST USED BY"),
+            [
+                (
+                    entry.id,
+                    entry.state + (", reusable" if entry.reusable else ""),
+                    entry.node or "any",
+                    _moment(entry.expires),
+                    str(entry.uses),
+                    entry.used_by or "-",
+                )
+                for entry in entries
+            ],
+        )
+
+
+@token.command()
+@click.argument("token_id", metavar="ID")
+@state_dir_option
+@output_option
+def revoke(token_id: str, state_dir: Path, output: str) -> None:
+    """Withdraw a token: nobody joins with it from now on. Nodes that have joined with it stay."""
+    from gateway.token import revoke_token
+
+    with _failing_in_one_line():
+        revoke_token(state_dir, token_id, now=time.time())
+    _done(output, {"id": token_id, "revoked": True}, f"token {token_id} is revoked")
+
+
+@click.group()
+def node() -> None:
+    """Nodes that have joined."""
+
+
+@node.command("list")
+@state_dir_option
+@output_option
+def list_nodes(state_dir: Path, output: str) -> None:
+    """Show what the registry knows of each node; who is connected shows `ravenctl nodes`."""
+    from gateway import node as nodes
+
+    with _failing_in_one_line():
+        entries = nodes.list_nodes(state_dir, now=time.time())
+    if output == "json":
+        _print_json(entries)
+    else:
+        _print_table(
+            ("NAME", "JOINED", "LAST SEEN", "CERTIFICATE UNTIL", "SOFTWARE"),
+            [
+                (
+                    entry.name,
+                    _moment(entry.created),
+                    _moment(entry.last_seen),
+                    _moment(entry.certificate_expires),
+                    entry.software or "-",
+                )
+                for entry in entries
+            ],
+        )
+
+
+@node.command()
+@click.argument("name")
+@state_dir_option
+@output_option
+def remove(name: str, state_dir: Path, output: str) -> None:
+    """Forget a node and revoke its certificates; a running gateway cuts its tunnel within 2 seconds.
+
+    The node comes back only by joining anew with a token; revoke the tokens it may still have.
+    """
+    from gateway.node import remove_node
+
+    with _failing_in_one_line():
+        remove_node(state_dir, name, now=time.time())
+    _done(output, {"name": name, "removed": True}, f"node {name} is removed")
+
+
+@contextmanager
+def _failing_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except RavenError as error:
+        code, message = exit_code(error)
+        click.echo(f"raven-gateway: {message}", err=True)
+        sys.exit(code)
+
+
+def _done(output: str, value: object, sentence: str) -> None:
+    if output == "json":
+        _print_json(value)
+    else:
+        click.echo(sentence)
+
+
+def _print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+def _moment(seconds: float | None) -> str:
+    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

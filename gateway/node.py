@@ -1,0 +1,60 @@
+"""Listing and removing nodes, for `raven-gateway node`; the gateway may be running.
+
+Works on the registry in the state directory, like `gateway.token`. A gateway that runs notices a removal by
+itself (`gateway.revocation`).
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from raven.errors import RefusedError
+from raven.registry.gateway_state import registry_path
+from raven.registry.interface import AuditRecord
+from raven.registry.sqlite import open_existing
+
+
+class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as `raven-gateway node list` shows it; times are Unix seconds."""
+
+    name: str
+    created: float
+    last_seen: float | None
+    software: str
+    pod_cidrs: list[str]
+    certificate_serial: str
+    certificate_expires: float | None  # None: its record was pruned
+
+
+def list_nodes(directory: Path, *, now: float) -> list[NodeEntry]:
+    """Every node that joined, by name; StateError when there is no gateway's state."""
+    with open_existing(registry_path(directory), now=now) as registry:
+        expiries = registry.expiries()
+        return [
+            NodeEntry(
+                name=record.name,
+                created=record.created,
+                last_seen=record.last_seen,
+                software=record.software,
+                pod_cidrs=list(record.pod_cidrs),
+                certificate_serial=record.certificate_serial,
+                certificate_expires=expiries.get(record.certificate_serial),
+            )
+            for record in registry.nodes()
+        ]
+
+
+def remove_node(directory: Path, name: str, *, now: float) -> None:
+    """Forgets the node and revokes its certificates; RefusedError "node-unknown" when it is not there."""
+    with open_existing(registry_path(directory), now=now) as registry:
+        if not registry.remove_node(name, now=now):
+            raise RefusedError(
+                "node-unknown", f"there is no node {name}; `raven-gateway node list` shows all"
+            )
+        registry.append_audit(
+            [
+                AuditRecord(
+                    time=now, event="node-removed", node=name, asker="local", target="", verdict="allowed"
+                )
+            ]
+        )

@@ -1,0 +1,116 @@
+"""`raven-gateway token` and `node` on the state of a gateway that runs, and what its agents notice."""
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from tests.daemons import AGENT, GATEWAY, Daemon, Loopback, Ran, command, loopback, until
+
+CUT_MAX = 2.0  # seconds from the command to the end of the tunnel
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Loopback:
+    return loopback(tmp_path)
+
+
+async def _ask(net: Loopback, *words: object) -> Ran:
+    return await command(GATEWAY, *words, "--state-dir", net.state)
+
+
+async def _list(net: Loopback, what: str) -> list[dict[str, object]]:
+    ran = await _ask(net, what, "list", "-o", "json")
+    assert (ran.code, ran.err) == (0, "")
+    return msgspec.json.decode(ran.out, type=list[dict[str, object]])
+
+
+async def _join(net: Loopback, token: str, node: str, directory: str) -> Ran:
+    return await command(
+        AGENT,
+        *("join", "--state-dir", net.directory / directory, "--gateway", net.agents),
+        *("--node", node, "--token", "-"),
+        stdin=token.encode(),
+    )
+
+
+async def _down(agent: Daemon, words: str) -> None:
+    await until(
+        agent.agent_snapshot, lambda now: words in now.uplinks[0].lane.detail, f"{words!r} in the status"
+    )
+
+
+async def test_tokens_are_listed_and_revoked(net: Loopback) -> None:
+    async with net.gateway():
+        kept, given = await net.token(), await net.token("--node", "shop-9", "--ttl", "15m")
+        ids = [text.split(".")[1] for text in (kept, given)]
+        listed = await _list(net, "token")
+        assert {(entry["id"], entry["state"], entry["node"]) for entry in listed} == {
+            (ids[0], "good", None),
+            (ids[1], "good", "shop-9"),
+        }
+        assert all(text.split(".")[2] not in str(listed) for text in (kept, given))
+        ran = await _ask(net, "token", "revoke", ids[1])
+        assert (ran.code, ran.out) == (0, f"token {ids[1]} is revoked\n")
+        refused = await _join(net, given, "shop-9", "shop-9")
+        assert refused.code == 1
+        assert "knows no such token" in refused.err
+        assert (await _join(net, kept, "shop-1", "shop-1")).code == 0
+        ran = await _ask(net, "token", "list")
+        assert [line.split()[:2] for line in ran.out.splitlines()] == [["ID", "STATE"], [ids[0], "used"]]
+        ran = await _ask(net, "token", "revoke", "nonsense", "-o", "json")
+        assert (ran.code, ran.out) == (1, "")
+        assert "there is no token nonsense" in ran.err
+
+
+async def test_a_removed_node_is_cut_off_and_stays_out(net: Loopback) -> None:
+    async with net.gateway() as gateway:
+        await net.join("shop-1")
+        await net.join("shop-2")
+        async with net.agent("shop-1") as agent, net.agent("shop-2"):
+            await gateway.connected("shop-1")
+            await gateway.connected("shop-2")
+            assert [entry["name"] for entry in await _list(net, "node")] == ["shop-1", "shop-2"]
+            ran = await _ask(net, "node", "remove", "shop-1")
+            done = time.monotonic()
+            assert (ran.code, ran.out) == (0, "node shop-1 is removed\n")
+            await until(
+                gateway.gateway_snapshot,
+                lambda now: [node.name for node in now.nodes] == ["shop-2"],
+                "the cut",
+            )
+            await _down(agent, "it has to join again")
+            assert time.monotonic() - done < CUT_MAX
+            await gateway.refused("node-unknown")  # it dialled again, in vain
+            assert (await gateway.node("shop-2")).connected
+        ran = await _ask(net, "node", "remove", "shop-1")
+        assert ran.code == 1
+        assert "there is no node shop-1" in ran.err
+    log = gateway.log.read_text()
+    assert "cut off" in log
+    assert "Traceback" not in log
+
+
+async def test_a_replaced_node_is_cut_off(net: Loopback) -> None:
+    async with net.gateway() as gateway:
+        await net.join("shop-1")
+        async with net.agent("shop-1") as agent:
+            await gateway.connected("shop-1")
+            token = await net.token("--node", "shop-1")
+            assert (await _join(net, token, "shop-1", "new-disk")).code == 0
+            with trio.fail_after(CUT_MAX):
+                await _down(agent, "joined again with another certificate")
+            async with net.agent("new-disk"):
+                await gateway.connected("shop-1")
+                await gateway.refused("certificate-replaced")
+
+
+async def test_without_a_gateways_state(net: Loopback) -> None:
+    for words in (("token", "list"), ("token", "revoke", "x"), ("node", "list"), ("node", "remove", "x")):
+        ran = await _ask(net, *words)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith(
+            f"raven-gateway: {net.state / 'registry.sqlite'}: there is no registry here"
+        )
