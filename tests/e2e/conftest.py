@@ -31,12 +31,17 @@ class Lab:
     def b(self) -> Site:
         return self.world.sites["b"]
 
-    def download(self, site: Site, *, seconds: float = 30) -> str:
+    def download(self, site: Site, *options: str) -> str:
         """SHA-256 of /big as it arrives through the gateway."""
-        target = self.world.directory / f"got-{site.name}"
-        answer = self.gateway.curl(f"http://{site.name}:8080/big", "-f", "-o", str(target), seconds=seconds)
+        target = self.arriving(site)
+        url = f"http://{site.name}:8080/big"
+        answer = self.gateway.curl(url, "-f", "-o", str(target), *options, seconds=30)
         assert answer.code == 0, answer.err
         return hashlib.sha256(target.read_bytes()).hexdigest()
+
+    def arriving(self, site: Site) -> Path:
+        """The file that `download` writes."""
+        return self.world.directory / f"got-{site.name}"
 
 
 @pytest.fixture(scope="module")

@@ -135,10 +135,10 @@ class Agent(Daemon):
         return self.machine.run(*self.join_command(token), check=check)
 
 
-def gateway(world: World, *options: str) -> Gateway:
+def gateway(world: World, *options: str, name: str = "gateway") -> Gateway:
     """The gateway of the cloud, not yet started; it announces the cloud's pods."""
     cidrs = [word for cidr in wires.pod_cidrs(0) for word in ("--pod-cidr", cidr)]
-    return Gateway(world.cloud, name="gateway", options=[*cidrs, *options])
+    return Gateway(world.cloud, name=name, options=[*cidrs, *options])
 
 
 def agent(site: Site, *options: str, name: str = "", pod_cidrs: Sequence[str] | None = None) -> Agent:
