@@ -155,20 +155,10 @@ async def running(
     path.chmod(0o666)
     log = directory / f"{name}.log"
     status = directory / f"{name}.sock"
-    command = [
-        *program,
-        "run",
-        *arguments,
-        "--socket",
-        status,
-        "--metrics-listen",
-        "off",
-        "--log-level",
-        "debug",
-    ]
+    fixed = ["--socket", status, "--metrics-listen", "off", "--log-level", "debug"]
     with log.open("ab") as output:
         process = await trio.lowlevel.open_process(
-            [str(word) for word in command],
+            [str(word) for word in (*program, "run", *fixed, *arguments)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ import trio
 
 from raven.net.tls import agent_context
 from raven.registry.agent_state import open_agent
-from tests.daemons import GATEWAY, Loopback, command, loopback, running, until
+from tests.daemons import GATEWAY, Loopback, command, free_port, loopback, running, until
 
 
 @pytest.fixture
@@ -98,6 +98,33 @@ async def test_join_run_reach_and_stop(net: Loopback) -> None:
         assert await gateway.stop() == 0
         assert not gateway.socket.exists()
     assert "Traceback" not in gateway.log.read_text() + agent.log.read_text()
+
+
+async def test_both_daemons_are_scraped(net: Loopback) -> None:
+    ports = free_port(), free_port()
+    async with net.gateway("--metrics-listen", f"127.0.0.1:{ports[0]}") as gateway:
+        await net.join("shop-1")
+        async with net.agent("shop-1", "--metrics-listen", f"127.0.0.1:{ports[1]}"):
+            await gateway.connected("shop-1")
+            await _talk(net, _context(alpn=["raven/1"]))
+            await gateway.refused("no-certificate")
+            cloud, edge = [await _scrape(port) for port in ports]
+    assert cloud["raven_tunnels"] == 1.0
+    assert cloud['raven_connections_refused_total{reason="no-certificate"}'] == 1.0
+    assert cloud['raven_tunnel_evidence_age_seconds{node="shop-1"}'] < 35
+    assert cloud['raven_tunnel_bytes_total{direction="in",node="shop-1"}'] > 0
+    assert edge[f'raven_tunnel_up{{gateway="{net.agents}"}}'] == 1.0
+    assert 20e6 < edge["process_resident_memory_bytes"] < 48e6
+
+
+async def _scrape(port: int) -> dict[str, float]:
+    """Every sample of /metrics, by name and labels."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        text = b"".join([chunk async for chunk in stream]).decode()
+    assert text.startswith("HTTP/1.1 200 ")
+    lines = text.partition("\r\n\r\n")[2].splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
 
 
 async def test_an_answer_for_every_target_that_cannot_be(net: Loopback) -> None:
