@@ -187,6 +187,9 @@ class AgentNetwork:
             self._unanswered = True
             raise ProbeError("; ".join([str(error), *self._own_problems()])) from error
         self._unanswered = False
+        peer = self._lane.peers.get(hub.public_key)
+        if peer is None or not peer.last_handshake:
+            self._lane.look_soon()  # there must have been one by now
         self._heard = trio.current_time()
         return self._rtt
 

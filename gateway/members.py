@@ -28,6 +28,7 @@ class Members:
     _waiting: dict[str, Member] = field(default_factory=dict)  # in conflict; in when the other one leaves
     _refused: dict[str, str] = field(default_factory=dict)  # node: sentence
     _claims: Claims = field(default_factory=Claims)
+    _told: NetworkMap | None = None  # the same for all who take part
 
     def __post_init__(self) -> None:
         self._claims.hold(self.hub)
@@ -60,6 +61,9 @@ class Members:
     def forget(self, name: str) -> None:
         self.offer(name, None)
 
+    def __len__(self) -> int:
+        return len(self._nodes)
+
     def get(self, name: str) -> Member | None:
         return self._nodes.get(name)
 
@@ -86,7 +90,9 @@ class Members:
         if name not in self._nodes:
             problem = self.refusal(name) or f"node {name} has offered no packets"
             return NetworkMap(revision=self.revision, nodes=[], problem=problem)
-        return NetworkMap(revision=self.revision, nodes=[_map_node(member) for member in self.all()])
+        if self._told is None or self._told.revision != self.revision:
+            self._told = NetworkMap(revision=self.revision, nodes=[_map_node(one) for one in self.all()])
+        return self._told
 
     def _take(self, name: str, key: PublicKey, pod_cidrs: Iterable[str]) -> None:
         """ValueError is not among what it raises: what is wrong becomes a refusal."""

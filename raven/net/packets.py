@@ -35,7 +35,9 @@ T = TypeVar("T")
 
 LOOK_INTERVAL = 10.0  # seconds between two looks at the device; also how old the state below may be
 HOST_LOOKS = 6  # looks at the device for one at the host's routes, which costs more
-SETTLE = 0.2  # seconds in which changes of the plan gather; a site that restarts comes node by node
+# Seconds between two changes of the device, in which more of them gather. Short beside the time after which
+# agents are told of each other: a handshake that comes before its peer is known is tried again 5 s later.
+SETTLE = 0.05
 BACKOFF_MIN, BACKOFF_MAX = 0.5, 120.0  # seconds; each new try may start a Python process on a small board
 _LAST_WORDS = 0.5  # seconds between a broken answer and the end of the process, at most
 CLEAN_UP_MAX = 15.0  # seconds for leaving the host as it was found; systemd gives 90 to everything
@@ -90,6 +92,10 @@ class PacketLane:
     def reset_endpoint(self, key: PublicKey) -> None:
         """Called when the peer has been silent for too long: its planned endpoint counts again."""
         self._prescribed.pop(key, None)
+        self._wake.set()
+
+    def look_soon(self) -> None:
+        """Called when there must be news of the device."""
         self._wake.set()
 
     async def next_look(self) -> None:
@@ -206,9 +212,9 @@ class PacketLane:
             held = plan
             looks += 1
             started()
+            await trio.sleep(SETTLE)
             with trio.move_on_after(LOOK_INTERVAL):
                 await self._wake.wait()
-                await trio.sleep(SETTLE)
 
     async def _apply(self, device: Device, host: HostInterface | None, plan: Plan) -> list[str] | None:
         """Makes device and host what `plan` says, in the order that `Changes` asks for.
