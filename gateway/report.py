@@ -71,7 +71,7 @@ def _stream_lane(live: NodeTunnel | None, last_seen: float | None) -> Lane:
     tunnel = live.tunnel
     return Lane(
         state="up",
-        evidence_age_s=live.evidence_age(),
+        evidence_age_s=last_seen,
         rtt_ms=None if tunnel.rtt is None else tunnel.rtt * 1e3,
         bytes_in=tunnel.bytes_in,
         bytes_out=tunnel.bytes_out,
