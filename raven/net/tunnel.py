@@ -325,12 +325,13 @@ class Tunnel:
                 incoming.taken.reset(ResetCode.ABORTED, "the program behind this end broke off")
 
     async def _close(self, *, graceful: bool) -> None:
-        if graceful:
-            with trio.move_on_after(LAST_WORDS) as scope:
-                scope.shield = True
+        # Shielded: a cancellation here would take the place of the error that brought us here.
+        with trio.move_on_after(LAST_WORDS) as scope:
+            scope.shield = True
+            if graceful:
                 await self._transport.aclose()
-        else:
-            await trio.aclose_forcefully(self._transport)
+            else:
+                await trio.aclose_forcefully(self._transport)
 
     # Events ---------------------------------------------------------------------------------------
 
@@ -371,7 +372,7 @@ class Tunnel:
         self._asked[event.stream].set()
 
     def _on_reset(self, event: StreamReset) -> None:
-        if event.stream in self._asked:
+        if event.stream in self._asked and not self._asked[event.stream].come:
             self._asked[event.stream].refuse(event.code, event.message)
         elif event.stream in self._offered:
             self._offered.pop(event.stream).withdrawn.cancel()
@@ -443,6 +444,10 @@ class _Answer:
         self.rtt = 0.0
         self.refused: StreamRefused | None = None
         self._come = trio.Event()
+
+    @property
+    def come(self) -> bool:
+        return self._come.is_set()
 
     def set(self) -> None:
         self._come.set()
