@@ -128,6 +128,10 @@ class GatewayNetwork:
             return "" if packets is None else self._off_sentence()
         before = self._members.revision
         problem = self._members.offer(node, packets)
+        if (member := self._members.get(node)) is not None:
+            shown = self._shown(member)  # it has just come, or come back
+            shown.news = trio.current_time()
+            shown.due = min(shown.due, shown.news + PROBE_SOON)
         if before != self._members.revision:
             self._log.info("packet lane member", node=node, refused=problem or None, leaves=packets is None)
             self._follow()

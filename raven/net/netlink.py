@@ -69,12 +69,22 @@ class HostInterface:
         with _netlink() as ipr:
             return self._find(ipr)
 
-    def set_link(self, *, up: bool, mtu: int | None = None) -> None:
-        """Sets the link up or down; nothing happens when it is gone."""
+    def bring_up(self) -> Link:
+        """Sets the link up, and returns it as it was found. HostError when it is not there."""
+        with _netlink() as ipr:
+            link = self._find(ipr)
+            if link is None:
+                raise HostError(f"there is no interface {self.name} in this network namespace")
+            self.sysctls.prepare(ipv6_pods=False)
+            if not link.up:
+                ipr.link("set", index=link.index, state="up")
+            return link
+
+    def set_down(self) -> None:
+        """Sets the link down; nothing happens when it is gone."""
         with _netlink() as ipr:
             if link := self._find(ipr):
-                wishes = {} if mtu is None else {"mtu": mtu}
-                ipr.link("set", index=link.index, state="up" if up else "down", **wishes)
+                ipr.link("set", index=link.index, state="down")
 
     def hold(self, want: Wanted) -> list[str]:
         """Brings the link up with what is wanted, and takes away what was laid before and is not.

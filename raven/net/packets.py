@@ -184,7 +184,8 @@ class PacketLane:
         return reason
 
     async def _introduce(self, device: Device, host: HostInterface) -> None:
-        """Gives the device its key and port."""
+        """Gives the device its key and port, and sets its link up: peers come after, or their first
+        handshake leaves from a device without a socket and is tried again 5 s later."""
         state = await device.state()
         port, other_port = self._listen_port, self._listen_port not in (0, state.listen_port)
         link = await self._in_thread(host.link)
@@ -198,6 +199,7 @@ class PacketLane:
                 listen_port=port if other_port else None,
             )
         )
+        await self._in_thread(host.bring_up)
 
     async def _keep_to_plan(self, device: Device, host: HostInterface, started: Callable[[], None]) -> None:
         self._prescribed.clear()
@@ -268,7 +270,7 @@ class PacketLane:
             try:
                 await self._in_thread(host.release)
                 if not adopted.found.up:
-                    await self._in_thread(lambda: host.set_link(up=False))
+                    await self._in_thread(host.set_down)
             except RavenError as error:
                 self._log.warning("routes may be left", interface=self.interface, why=str(error))
         await adopted.give_back()

@@ -58,7 +58,7 @@ def test_what_is_wanted_is_laid_once_and_released_without_a_trace(
     ]
     assert "UP" in link["flags"]
     machine.inside(interface.release)
-    machine.inside(lambda: interface.set_link(up=False))
+    machine.inside(interface.set_down)
     assert dump(machine) == before
 
 
@@ -202,9 +202,19 @@ def test_an_interface_that_is_not_there(machine: Machine) -> None:
     gone = HostInterface(f"{machine.interface[:10]}gone")
     assert machine.inside(gone.link) is None
     machine.inside(gone.release)
-    machine.inside(lambda: gone.set_link(up=True))
+    machine.inside(gone.set_down)
     with pytest.raises(HostError, match=r"no interface .* in this network namespace"):
         machine.inside(lambda: gone.hold(Wanted()))
+    with pytest.raises(HostError, match="no interface"):
+        machine.inside(gone.bring_up)
+
+
+def test_a_link_is_brought_up_without_an_address_of_the_kernels(
+    machine: Machine, interface: HostInterface
+) -> None:
+    assert not machine.inside(interface.bring_up).up
+    assert machine.inside(interface.bring_up).up
+    assert "inet6" not in machine.run("ip", "addr", "show", "dev", interface.name).out
 
 
 def test_without_the_capability_the_sentence_says_so(machine: Machine, interface: HostInterface) -> None:
