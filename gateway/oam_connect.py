@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -18,9 +19,10 @@ from typing import Final
 import trio
 
 from gateway.oam_relay import Relay, tunnel_lost
-from gateway.tunnels import Offline, Tunnels
+from gateway.tunnels import AgentTunnel, Offline, Tunnels
 from raven import log
 from raven.control.messages import OpenRequest
+from raven.errors import StateError
 from raven.mux.codes import Priority, RefusalCode
 from raven.net.http_pages import (
     SEND_TIMEOUT,
@@ -212,7 +214,7 @@ class HttpProxy:
 
     async def _open(self, target: Target, record: _Record) -> trio.abc.HalfCloseableStream:
         """A stream to the target; Refusal with the sentence of whoever knows best why there is none."""
-        tunnel = self._tunnels.lookup(target.node)
+        tunnel = self._lookup(target.node)
         if tunnel is None:
             raise unknown_node(target.node, target.port)
         if isinstance(tunnel, Offline):
@@ -247,7 +249,8 @@ class HttpProxy:
                 await stream.send_all(ESTABLISHED)
             early = buffer.take()  # what a hasty asker sent behind its head
             if early:
-                await upstream.send_all(early)
+                with suppress(trio.BrokenResourceError):  # splice will see it too, and find out more
+                    await upstream.send_all(early)
         except BaseException:
             await trio.aclose_forcefully(upstream)
             raise
@@ -258,7 +261,17 @@ class HttpProxy:
             self.broken["aborted"] += 1
 
     def _is_node(self, name: str) -> bool:
-        return self._tunnels.lookup(name) is not None
+        return self._lookup(name) is not None
+
+    def _lookup(self, name: str) -> AgentTunnel | Offline | None:
+        try:
+            return self._tunnels.lookup(name)
+        except StateError as error:
+            self._log.error("registry", why=str(error))
+            raise Refusal(
+                "registry",
+                f"the gateway cannot look up the node {name}; its log says what its registry lacks",
+            ) from error
 
     def _health(self, query: str) -> Page:
         return Page(b"draining\n", status=503) if self.draining else Page(b"ok\n")

@@ -185,9 +185,12 @@ def own_answer(
 
 def refusal_answer(refusal: Refusal, *, keep_alive: bool, head_only: bool = False) -> bytes:
     """What the asker reads when its request ends here: the reason for programs, the sentence for people."""
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Raven-Error", refusal.reason)]
+    if refusal.status == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        headers.append(("Allow", "GET, HEAD"))  # RFC 9110 section 15.5.6 wants it
     return own_answer(
         refusal.status,
-        [("Content-Type", "text/plain; charset=utf-8"), ("Raven-Error", refusal.reason)],
+        headers,
         f"{refusal}\n".encode("utf-8", "replace"),
         keep_alive=keep_alive,
         head_only=head_only,

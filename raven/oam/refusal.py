@@ -19,6 +19,7 @@ STATUS: Final = {
     "bad-method": 405,  # only GET and HEAD on the gateway's own pages
     "head-timeout": 408,
     "head-too-large": 431,
+    "registry": 500,
     "unknown-coding": 501,  # a transfer coding other than chunked
     "unknown-node": 502,
     "unreachable": 502,  # the agent could not connect

@@ -9,6 +9,7 @@ import trio.testing
 
 from gateway.tunnels import Offline
 from raven.control.messages import OpenRequest
+from raven.errors import StateError
 from raven.mux.codes import Priority, RefusalCode
 from raven.net.http_pages import HEAD_TIMEOUT
 from raven.net.tunnel import StreamRefused
@@ -211,6 +212,18 @@ async def test_a_fault_of_ours_ends_one_connection_only(capsys: pytest.CaptureFi
         assert await s.ask(get("http://edge2/")) == b""
         assert s.proxy.broken == {"fault": 1}
         assert (await s.ask(get(f"http://edge1:{port}/", b"Connection: close"))).endswith(b"ok")
+
+
+async def test_a_registry_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise StateError("registry.sqlite: disk I/O error")
+
+    async with site() as s:
+        monkeypatch.setattr(s, "lookup", broken)
+        answer = await s.ask(get("http://edge2/", b"Connection: close"))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"Raven-Error: registry" in answer
+    assert b"sqlite" not in answer  # the asker is not the one who can mend it
 
 
 async def test_a_refused_request_leaves_the_connection_to_the_next() -> None:

@@ -76,6 +76,7 @@ async def test_what_else_is_asked(autojump_clock: trio.testing.MockClock) -> Non
         answer, _ = await talk(request)
         assert answer.startswith(b"HTTP/1.1 " + status), request[:40]
         assert b"\r\nRaven-Error: " in answer
+        assert (b"\r\nAllow: GET, HEAD\r\n" in answer) is (b" 405 " in answer)
 
 
 async def test_a_page_that_fails_ends_its_connection_only() -> None:
