@@ -55,20 +55,20 @@ def test_a_lane_starts_its_device_follows_the_plan_and_leaves_the_host_as_it_was
     assert "10.2.0.0/24" in shown
     assert "fd6b:aaf4:af96:" in shown
     assert lane.stop() == 0
+    assert leftovers.processes(machine.namespace.removesuffix("host")) == []
     assert dump(machine) == before
     assert not socket_of(machine).exists()
     assert [path for path in sorted(lane.state.rglob("*")) if path not in files] == []
 
 
-def test_a_device_that_dies_is_started_again(machine: Machine) -> None:
-    lane = hub(machine)
+@pytest.mark.parametrize("program", [None, WIREGUARD_GO], ids=["raven-wg", "wireguard-go"])
+def test_a_device_that_dies_is_started_again(machine: Machine, program: list[str] | None) -> None:
+    lane = hub(machine, program)
     lane.start()
     settle(lane, SITE_A)
     assert lane.process is not None
     process = lane.process
-    devices = [pid for pid in leftovers.processes(machine.namespace.removesuffix("host")) if _is_device(pid)]
-    assert len(devices) == 1
-    os.kill(devices[0], signal.SIGKILL)
+    os.kill(_device(machine), signal.SIGKILL)
     wait_until(lambda: "was killed by signal 9" in process.text(), what="the end to be told", seconds=10)
     wait_until(lambda: answers(machine), what="a new device", seconds=10)
     settle(lane, SITE_A)
@@ -76,8 +76,35 @@ def test_a_device_that_dies_is_started_again(machine: Machine) -> None:
     assert not socket_of(machine).exists()
 
 
-def _is_device(pid: int) -> bool:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"wireguard-go\0")
+@pytest.mark.parametrize("program", [None, WIREGUARD_GO], ids=["raven-wg", "wireguard-go"])
+def test_after_both_were_killed_the_next_run_starts_afresh(
+    machine: Machine, program: list[str] | None
+) -> None:
+    before = dump(machine)
+    lane = hub(machine, program)
+    lane.start()
+    settle(lane, SITE_A)
+    device = _device(machine)
+    lane.kill()
+    os.kill(device, signal.SIGKILL)
+    assert socket_of(machine).exists()
+    wait_until(lambda: not Path(f"/proc/{device}").exists(), what="the device's end", seconds=5)
+    lane.start()
+    settle(lane, SITE_A)
+    assert lane.stop() == 0
+    assert not socket_of(machine).exists()
+    assert dump(machine) == before
+
+
+def _device(machine: Machine) -> int:
+    """The process behind the interface."""
+    found = [
+        pid
+        for pid in leftovers.processes(machine.namespace.removesuffix("host"))
+        if machine.interface.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    ]
+    assert len(found) == 1
+    return found[0]
 
 
 def test_what_another_hand_changes_is_put_right_without_touching_a_roamed_peer(machine: Machine) -> None:
