@@ -19,7 +19,7 @@ import trio
 from raven.errors import RavenError
 from raven.keys import PrivateKey, PublicKey
 from raven.net.adoption import Adopted, adopt_or_start
-from raven.net.device import UAPI_DIRECTORY, Device, DeviceError
+from raven.net.device import UAPI_DIRECTORY, Device, DeviceError, NoDevice
 from raven.net.device_plan import observed, parse_endpoint, peer_change
 from raven.net.probe import Prober
 from raven.topology.model import IPNetwork, probe_address
@@ -39,6 +39,7 @@ HOST_LOOKS = 6  # looks at the device for one at the host's routes, which costs 
 # agents are told of each other: a handshake that comes before its peer is known is tried again 5 s later.
 SETTLE = 0.05
 BACKOFF_MIN, BACKOFF_MAX = 0.5, 120.0  # seconds; each new try may start a Python process on a small board
+PATIENCE = 6  # looks in a row that may fail before a device is given up; a minute
 _LAST_WORDS = 0.5  # seconds between a broken answer and the end of the process, at most
 CLEAN_UP_MAX = 15.0  # seconds for leaving the host as it was found; systemd gives 90 to everything
 
@@ -204,14 +205,24 @@ class PacketLane:
     async def _keep_to_plan(self, device: Device, host: HostInterface, started: Callable[[], None]) -> None:
         self._prescribed.clear()
         held: Plan | None = None
-        looks = 0
+        lacking: list[str] = []  # what the host lacked when it was looked at
+        looks = failures = 0
         while True:
             self._wake = trio.Event()
             plan = self._plan
-            change_host = plan != held or looks % HOST_LOOKS == 0
-            warnings = await self._apply(device, host if change_host else None, plan)
-            self._say("", self.warnings if warnings is None else warnings, held=True)
-            held = plan
+            look_at_host = plan != held or looks % HOST_LOOKS == 0
+            try:
+                found = await self._apply(device, host if look_at_host else None, plan)
+            except RavenError as error:
+                failures += 1
+                if held is None or failures == PATIENCE or isinstance(error, NoDevice):
+                    raise
+                # One that is busy, or refuses a detail, still carries packets; one started anew does not.
+                self._say("", [*lacking, f"the device is not as planned: {error}"], held=True)
+            else:
+                held, failures = plan, 0
+                lacking = lacking if found is None else found
+                self._say("", lacking, held=True)
             looks += 1
             started()
             await trio.sleep(SETTLE)

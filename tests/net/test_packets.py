@@ -96,6 +96,27 @@ def test_after_both_were_killed_the_next_run_starts_afresh(
     assert dump(machine) == before
 
 
+def test_a_device_that_does_not_answer_for_a_while_is_not_given_up(machine: Machine) -> None:
+    lane = hub(machine)
+    lane.start()
+    settle(lane, SITE_A)
+    device = _device(machine)
+    os.kill(device, signal.SIGSTOP)
+    try:
+        lane.order([own(lane), SITE_A, SITE_B])
+        wait_until(
+            lambda: any("does not answer within 5 s" in warning for warning in lane.status().warnings),
+            what="the sentence",
+            seconds=10,
+        )
+    finally:
+        os.kill(device, signal.SIGCONT)
+    settle(lane, SITE_A, SITE_B, SITE_C)
+    assert _device(machine) == device
+    wait_until(lambda: lane.status().warnings == [], what="the all-clear", seconds=5)
+    assert lane.stop() == 0
+
+
 def _device(machine: Machine) -> int:
     """The process behind the interface."""
     found = [
