@@ -25,6 +25,8 @@ from raven.wg.scratch import Scratch
 RUN_SEGMENTS_MAX = 64  # Linux's UDP_MAX_SEGMENTS before 6.2, what every kernel takes
 RUN_BYTES_MAX = 65507  # the largest UDP payload over IPv4
 
+PREVIOUS_MAX = 2  # keypairs of a peer that only open any more
+
 _HEADER_LEN = TRANSPORT_HEADER.size
 _NONCE = struct.Struct("<4xQ")  # section 5.4.6: 32 zero bits, then the counter, little-endian
 _NOTHING = memoryview(bytearray())
@@ -41,6 +43,7 @@ class Keypair:
         "local_index",
         "may_seal",
         "remote_index",
+        "renew_after",
         "sent",
         "window",
     )
@@ -50,6 +53,7 @@ class Keypair:
         self.remote_index = keys.remote_index
         self.initiator = initiator  # the initiator answers for renewing it, section 6.2
         self.born = now
+        self.renew_after = REKEY_AFTER_TIME  # seconds
         self.sent = 0  # counter of the next message
         self.may_seal = True
         self.window = ReplayWindow()
@@ -70,7 +74,7 @@ class Keypair:
 
     def needs_renewal(self, now: float) -> bool:
         """Whether the sender of a message should start the next handshake (REKEY_AFTER_*)."""
-        return self.sent > REKEY_AFTER_MESSAGES or (self.initiator and now - self.born >= REKEY_AFTER_TIME)
+        return self.sent > REKEY_AFTER_MESSAGES or (self.initiator and now - self.born >= self.renew_after)
 
     def seal_run(
         self, packets: Sequence[memoryview | bytes], size: int, mtu: int, scratch: Scratch
@@ -181,51 +185,53 @@ def run_limit(size: int, mtu: int) -> int:
 
 
 class Keypairs:
-    """The three keypairs of a peer. Each method returns what fell out, whose indices are to be freed."""
+    """The keypairs of a peer. Each method returns what fell out, whose indices are to be freed.
+
+    The kernel has one `previous`; we keep two that are still good. When both ends initiate at once each
+    ends up sealing under the handshake it began, so for a round trip three keypairs are in use besides the
+    new one, and dropping any of them drops packets in flight. No key is kept longer than it can open:
+    REJECT_AFTER_TIME.
+    """
 
     __slots__ = ("current", "next", "previous")
 
     def __init__(self) -> None:
-        self.previous: Keypair | None = None  # still opens what was sealed before the last rotation
+        self.previous: list[Keypair] = []  # newest first; still open what was sealed before a rotation
         self.current: Keypair | None = None  # seals
         self.next: Keypair | None = None  # made as responder; becomes current with the first message under it
 
-    def initiated(self, keypair: Keypair) -> list[Keypair]:
+    def initiated(self, keypair: Keypair, now: float) -> list[Keypair]:
         """Call with a keypair made as initiator: the response has proven it, so it seals at once.
 
-        A pending `next` is demoted to `previous`: the peer may already seal with it (both ends initiated).
+        A pending `next` becomes a previous one: the peer may already seal under it.
         """
-        if self.next is not None:
-            dropped = [self.previous, self.current]
-            self.previous = self.next
-            self.next = None
-        else:
-            dropped = [self.previous]
-            self.previous = self.current
+        retired = [pair for pair in (self.next, self.current) if pair is not None]
         self.current = keypair
-        return _present(dropped)
+        self.next = None
+        return self._retire(retired, now)
 
-    def responded(self, keypair: Keypair) -> list[Keypair]:
-        """Call with a keypair made as responder: it waits as `next`, and `previous` has lived long enough."""
-        dropped = [self.previous, self.next]
-        self.previous = None
+    def responded(self, keypair: Keypair, now: float) -> list[Keypair]:
+        """Call with a keypair made as responder: it waits as `next`; one that waited in vain goes."""
+        dropped = [] if self.next is None else [self.next]
         self.next = keypair
-        return _present(dropped)
+        return dropped + self._retire([], now)
 
-    def confirmed(self) -> list[Keypair]:
+    def confirmed(self, now: float) -> list[Keypair]:
         """Call when a message authenticated under `next`: the initiator has the keys."""
-        dropped = [self.previous]
-        self.previous = self.current
+        retired = [] if self.current is None else [self.current]
         self.current = self.next
         self.next = None
-        return _present(dropped)
+        return self._retire(retired, now)
+
+    def _retire(self, keypairs: list[Keypair], now: float) -> list[Keypair]:
+        candidates = keypairs + self.previous
+        good = [pair for pair in candidates if now - pair.born < REJECT_AFTER_TIME]
+        self.previous = good[:PREVIOUS_MAX]
+        return [pair for pair in candidates if pair not in self.previous]
 
     def clear(self) -> list[Keypair]:
-        """Forgets all three."""
-        dropped = [self.previous, self.current, self.next]
-        self.previous = self.current = self.next = None
-        return _present(dropped)
-
-
-def _present(keypairs: list[Keypair | None]) -> list[Keypair]:
-    return [keypair for keypair in keypairs if keypair is not None]
+        """Forgets all."""
+        dropped = [pair for pair in (*self.previous, self.current, self.next) if pair is not None]
+        self.previous = []
+        self.current = self.next = None
+        return dropped

@@ -147,7 +147,7 @@ class Peer:
         self.rx_bytes += sizes + TRANSPORT_OVERHEAD * len(packets)
         self._timers.messages_received(now, data=sizes > 0)
         if keypair is self._keypairs.next:
-            self._forget(self._keypairs.confirmed())
+            self._forget(self._keypairs.confirmed(now))
             self._handshake_completed()
             self._send_staged(now)
         self._refresh_if_late(now)
@@ -286,10 +286,17 @@ class Peer:
         self._timers.messages_received(now, data=False)
 
     def _adopt(self, keys: TransportKeys, *, initiator: bool, now: float) -> None:
+        shared = self._shared
         keypair = Keypair(keys, initiator=initiator, now=now)
-        self._shared.keypairs[keypair.local_index] = (self, keypair)
-        rotate = self._keypairs.initiated if initiator else self._keypairs.responded
-        self._forget(rotate(keypair))
+        shared.keypairs[keypair.local_index] = (self, keypair)
+        if initiator:
+            assert shared.identity is not None
+            if self._keypairs.next is not None and shared.identity.dh.public < self.public_key:
+                # Both ends initiated at once, and would at each renewal: the one with the lower key waits.
+                keypair.renew_after += REKEY_TIMEOUT
+            self._forget(self._keypairs.initiated(keypair, now))
+        else:
+            self._forget(self._keypairs.responded(keypair, now))
         self._timers.keys_derived(now)
 
     def _handshake_completed(self) -> None:

@@ -14,6 +14,8 @@ from raven.wg.constants import ERASE_AFTER_TIME, KEEPALIVE_TIMEOUT, REKEY_TIMEOU
 
 NEVER = float("inf")
 
+_COMPACT_MIN = 64  # entries; below that nothing is worth compacting
+
 
 class Timer(enum.Enum):
     """What has come to pass when a timer fires."""
@@ -28,13 +30,19 @@ class Timer(enum.Enum):
 class Agenda:
     """A heap of (when, serial, timers); entries that were overtaken are skipped when they surface."""
 
-    __slots__ = ("_heap", "_serial")
+    __slots__ = ("_compact_at", "_heap", "_serial")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, PeerTimers]] = []
         self._serial = 0  # makes entries of one time comparable
+        self._compact_at = _COMPACT_MIN
 
     def add(self, when: float, timers: "PeerTimers") -> None:
+        if len(self._heap) >= self._compact_at:
+            # Far entries that near ones overtook would stay for up to nine minutes.
+            self._heap = [entry for entry in self._heap if entry[0] == entry[2].scheduled]
+            heapq.heapify(self._heap)
+            self._compact_at = _COMPACT_MIN + 2 * len(self._heap)
         self._serial += 1
         heapq.heappush(self._heap, (when, self._serial, timers))
 

@@ -193,7 +193,8 @@ def format_get(state: DeviceState) -> str:
     if state.fwmark:
         lines.append(f"fwmark={state.fwmark}")
     for peer in state.peers:
-        seconds, nanoseconds = divmod(round(peer.last_handshake * 1e9), 10**9)
+        seconds = int(peer.last_handshake)
+        nanoseconds = int((peer.last_handshake - seconds) * 1e9)
         lines.append(f"public_key={peer.public_key.hex()}")
         lines.append(f"preshared_key={peer.preshared_key.hex()}")
         lines.append("protocol_version=1")

@@ -1,0 +1,44 @@
+"""Values alone: what is read, and that everything else is EINVAL."""
+
+import errno
+
+import pytest
+
+from raven.wg.configuration import UapiError
+from raven.wg.endpoint import Endpoint
+from raven.wg.uapi_values import read_endpoint, read_network, read_number, read_signed
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("192.0.2.1:51820", Endpoint("192.0.2.1", 51820)),
+        ("[2001:DB8:0::1]:0", Endpoint("2001:db8::1", 0)),
+        ("[fe80::1%7]:65535", Endpoint("fe80::1", 65535, 7)),
+    ],
+)
+def test_endpoints(text: str, endpoint: Endpoint) -> None:
+    assert read_endpoint("endpoint", text) == endpoint
+    assert read_endpoint("endpoint", str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "[]:1", "1.2.3.4", "1.2.3:1", "[::1%]:1", "[::1]1", "::1:1", "[::1%-1]:1"]
+)
+def test_no_endpoints(text: str) -> None:
+    with pytest.raises(UapiError) as info:
+        read_endpoint("endpoint", text)
+    assert info.value.errno == errno.EINVAL
+
+
+def test_networks() -> None:
+    assert str(read_network("allowed_ip", "10.1.2.3/8")) == "10.0.0.0/8"
+    assert str(read_network("allowed_ip", "::1")) == "::1/128"
+
+
+def test_numbers() -> None:
+    assert read_number("fwmark", "0x10", 100) == 16
+    assert read_signed("errno", "-22") == -22
+    for text in ("", " 1", "1 ", "+1", "1e3", "0b1", "0x", "0x_1", "101", "\u00b2"):
+        with pytest.raises(UapiError):
+            read_number("fwmark", text, 100)
