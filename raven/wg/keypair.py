@@ -200,6 +200,10 @@ class Keypairs:
         self.current: Keypair | None = None  # seals
         self.next: Keypair | None = None  # made as responder; becomes current with the first message under it
 
+    def answered_since(self, when: float) -> bool:
+        """Whether we made keys as responder after `when`."""
+        return any(p is not None and not p.initiator and p.born > when for p in (self.current, self.next))
+
     def initiated(self, keypair: Keypair, now: float) -> list[Keypair]:
         """Call with a keypair made as initiator: the response has proven it, so it seals at once.
 

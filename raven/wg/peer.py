@@ -291,7 +291,10 @@ class Peer:
         shared.keypairs[keypair.local_index] = (self, keypair)
         if initiator:
             assert shared.identity is not None
-            if self._keypairs.next is not None and shared.identity.dh.public < self.public_key:
+            if (
+                self._keypairs.answered_since(now - REKEY_TIMEOUT)
+                and shared.identity.dh.public < self.public_key
+            ):
                 # Both ends initiated at once, and would at each renewal: the one with the lower key waits.
                 keypair.renew_after += REKEY_TIMEOUT
             self._forget(self._keypairs.initiated(keypair, now))
