@@ -21,9 +21,9 @@ from raven.topology.model import PROBE_NETWORK, PROBE_PORT
 
 # - 3 bytes: "rvp"
 # - u8: 1 question, 2 answer
-# - 16 bytes: nonce, chosen by the asker
-_PROBE = struct.Struct("!3sB16s")
-_NONCE_LEN = 16
+# - 8 bytes: nonce, chosen by the asker. Short for metered links: WireGuard says who answers, not this
+_PROBE = struct.Struct("!3sB8s")
+_NONCE_LEN = 8
 _MAGIC = b"rvp"
 _QUESTION, _ANSWER = 1, 2
 

@@ -16,8 +16,8 @@ from tests.lab.machine import Machine
 from tests.net.hosts import host
 
 ONE, OTHER, SILENT = (probe_address(PublicKey(bytes([n]) * 32)) for n in (1, 2, 3))
-QUESTION = struct.pack("!3sB16s", b"rvp", 1, b"n" * 16)
-ANSWER = struct.pack("!3sB16s", b"rvp", 2, b"n" * 16)
+QUESTION = struct.pack("!3sB8s", b"rvp", 1, b"n" * 8)
+ANSWER = struct.pack("!3sB8s", b"rvp", 2, b"n" * 8)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_two_devices_answer_each_other(machine: Machine) -> None:
 def test_an_answer_is_as_long_as_its_question_and_goes_to_the_probe_network_only(machine: Machine) -> None:
     async def scenario(one: Prober) -> None:
         assert await ask(SILENT, QUESTION) == ANSWER
-        for data in (b"", QUESTION[:-1], QUESTION + b"x", bytes(20), QUESTION * 70, b"rvp\x03" + b"n" * 16):
+        for data in (b"", QUESTION[:-1], QUESTION + b"x", bytes(12), QUESTION * 70, b"rvp\x03" + b"n" * 8):
             assert await ask(SILENT, data) is None
         assert await ask("::1", QUESTION) is None
 
