@@ -64,11 +64,8 @@ def handshakes(count: int) -> None:
         hub.device.receive(message, net.hosts[1 + i].endpoint, i * 0.01)
     elapsed = time.perf_counter() - start
     assert len(hub.device.transmits()) == count
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    say(
-        f"\nhandshakes as responder: {count / elapsed:.0f} /s; {grown * 1024 / count:.0f} bytes of keys for
-        each"
-    )
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 // count
+    say(f"\nhandshakes as responder: {count / elapsed:.0f} /s; {grown} bytes of keys for each")
     start = time.perf_counter()
     hub.device.configure(DeviceChange(private_key=net.hosts[1].private_key), 100.0)
     say(f"a new private key with {count} peers: {(time.perf_counter() - start) * 1000:.1f} ms")
