@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.table import Row, as_json, markdown, rendered
+from tests.demo.record import README, replace_block
 from tests.lab.errors import LabError
 from tests.lab.world import missing
 
@@ -58,6 +59,7 @@ def main() -> int:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         text = f"# {today}\n\n{machine()}\n\n{markdown(rows)}"
         (RESULTS / f"{today}.md").write_text(text)
+        replace_block(README, "bench", f"{machine()}:\n\n{markdown(rows)}")
     return 1 if failed else 0
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from tests.demo.scene import Scene, Step
 from tests.lab.errors import LabError
 
-WIDTH = 132  # columns without a terminal: the longest rows unbroken, and still a page of README
+WIDTH = 120  # columns without a terminal: few broken rows, and still a page of README
 
 
 class Report:
@@ -61,7 +61,7 @@ class Report:
         table = Table(title="Raven: the main job, on real programs", title_justify="left", expand=False)
         table.add_column("", justify="right")
         table.add_column("step", min_width=24)
-        table.add_column("what was run", style="cyan", max_width=44)
+        table.add_column("what was run", style="cyan", max_width=40)
         table.add_column("what came back")
         table.add_column("s", justify="right")
         for number, (step, said, took) in enumerate(self._rows, 1):
