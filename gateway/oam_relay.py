@@ -96,7 +96,7 @@ class Relay:
             except Refusal as refusal:
                 self._end(refusal=refusal)
                 return
-            piece: bytes | memoryview = memoryview(data)[:used]
+            piece: bytes | bytearray | memoryview = memoryview(data)[:used]
             if head is not None:
                 piece, head = head + piece, None  # in one segment
             try:
@@ -161,7 +161,7 @@ class Relay:
                     refusal=Refusal("no-answer", "the target broke the connection off; look at its log")
                 )
 
-    async def _send_to_asker(self, data: bytes | memoryview) -> None:
+    async def _send_to_asker(self, data: bytes | bytearray | memoryview) -> None:
         try:
             await self._asker.send_all(data)
         except trio.BrokenResourceError:

@@ -19,7 +19,7 @@ from raven.oam.heads import AnswerHead, Framing, HeadBuffer, RequestHead, parse_
 from raven.oam.refusal import Refusal
 from raven.oam.target import Route
 
-Piece = bytes | memoryview
+Piece = bytes | bytearray | memoryview
 
 # Those that are always between neighbours; Proxy-* besides. Transfer-Encoding stays as the framing does.
 _HOP: Final = frozenset({b"connection", b"keep-alive", b"te", b"upgrade"})
