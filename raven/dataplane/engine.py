@@ -47,6 +47,7 @@ class Engine:
         self._ended = ended
         self._link = LinkWatch(tun.index)
         self._state = LinkState(up=False, mtu=device.mtu)
+        device.link_down()
         self._limited = False
         self._udp: Udp | None = None
         self._cutter = Cutter()
@@ -113,10 +114,12 @@ class Engine:
         if state.up and self._udp is None:
             try:
                 self._use_udp(_open_udp(self._device.listen_port, self._device.fwmark))
+                self._device.link_up(time.monotonic())
             except UapiError as error:
                 log.error("%s: no packets until another port is set: %s", self._tun.name, error)
         elif not state.up and self._udp is not None:
             self._close_udp()
+            self._device.link_down()
         if state != self._state:
             log.debug("%s: %s, MTU %d", self._tun.name, "up" if state.up else "down", state.mtu)
         self._state = state

@@ -309,6 +309,21 @@ class Device:
             counters=dict(self.counters),
         )
 
+    def link_up(self, now: float) -> None:
+        """Call when the interface comes up: handshakes may start. A new device counts as up."""
+        if not self._shared.up:
+            self._shared.up = True
+            self._outbox.begin()
+            for peer in self._peers:
+                peer.link_up(now)
+
+    def link_down(self) -> None:
+        """Call when the interface goes down: all keys and staged packets go, as in the kernel. Peers stay."""
+        if self._shared.up:
+            self._shared.up = False
+            for peer in self._peers:
+                peer.link_down()
+
     @property
     def counters(self) -> dict[str, int]:
         """Drops by reason; `outbox.Drop` says what each means."""

@@ -211,7 +211,7 @@ class Peer:
         identity = shared.identity
         if not retry:
             self._attempts = 0
-        if now - self._last_handshake_sent < REKEY_TIMEOUT or self.endpoint is None:
+        if now - self._last_handshake_sent < REKEY_TIMEOUT or self.endpoint is None or not shared.up:
             return
         if identity is None:
             self._drop_staged(Drop.NO_PRIVATE_KEY)
@@ -357,6 +357,18 @@ class Peer:
     def port_changed(self) -> None:
         """Call when the device moves to another port."""
         self._forget_source()
+
+    def link_up(self, now: float) -> None:
+        """Call when the device comes up."""
+        if self.keepalive:
+            self.send_keepalive(now)
+        else:
+            self._send_staged(now)
+
+    def link_down(self) -> None:
+        """Call when the device goes down: no keys survive, and the next handshake may start at once."""
+        self.remove()
+        self._last_handshake_sent = _LONG_AGO
 
     def identity_changed(self) -> None:
         """Call when the device's key was replaced: nothing more is sealed under what the old one made."""

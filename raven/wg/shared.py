@@ -46,6 +46,7 @@ class Shared(Generic[P]):
         "random",
         "staging",
         "tai64n",
+        "up",
         "wall",
     )
 
@@ -61,6 +62,7 @@ class Shared(Generic[P]):
         self.random = random
         self.wall = wall
         self.mtu = mtu
+        self.up = True  # False: the link is down, and no handshake may start
         self.identity: Identity | None = None
         self.outbox = Outbox()
         self.agenda = Agenda()

@@ -351,3 +351,30 @@ def test_initiations_of_one_peer_are_limited() -> None:
         net.now = 2 + i * 0.001
         b.receive([message], a.endpoint)
     assert b.drops()["handshake-flood"] == 9
+
+
+def test_a_link_that_goes_down_forgets_keys_and_comes_back_at_once() -> None:
+    net, a, b = connected()
+    a.device.link_down()
+    assert a.device._shared.keypairs == {}
+    assert a.device.next_timeout() is None
+    net.sent.clear()
+    a.configure(PeerChange(public_key=b.public_key, keepalive=25))
+    a.send([packet(A4, B4)])
+    net.run(300)
+    assert kinds(net, a) == [], "a device that is down starts nothing"
+    a.device.link_up(net.now)
+    net.collect(a)
+    net.run(RTT)
+    assert a.events == [HandshakeCompleted(b.public_key)]
+    assert b.packets == [bytes(packet(A4, B4))]
+
+
+def test_a_keepalive_configured_while_down_starts_with_the_link() -> None:
+    net, a, b = pair()
+    a.device.link_down()
+    a.configure(PeerChange(public_key=b.public_key, keepalive=25))
+    assert net.sent == []
+    a.device.link_up(net.now)
+    net.collect(a)
+    assert kinds(net, a) == [1]
