@@ -64,7 +64,7 @@ class Gateway(Daemon):
         return (
             *super().command(),
             *("--agents-listen", f"0.0.0.0:{AGENTS.rpartition(':')[2]}", "--advertise", AGENTS),
-            *("--oam-listen", OAM, "--wg-listen", f"{wires.CLOUD}:4500"),
+            *("--oam-listen", OAM, "--wg-listen", f"{wires.CLOUD}:4500", "--name", self.name),
         )
 
     def ready(self, seconds: float = 15) -> "Gateway":
