@@ -82,10 +82,11 @@ class Engine:
         """Applies all of `change`, or nothing: UapiError."""
         device, current = self._device, self._udp
         fresh: Udp | None = None
-        if current is not None and change.listen_port is not None and change.listen_port != current.port:
+        port = change.listen_port
+        if self._state.up and port is not None and (current is None or port != current.port):
             # Opened before anything is applied, so that a port in use changes nothing.
             fwmark = device.fwmark if change.fwmark is None else change.fwmark
-            fresh = _open_udp(change.listen_port, fwmark)
+            fresh = _open_udp(port, fwmark)
         now = time.monotonic()
         try:
             if fresh is None and current is not None and change.fwmark not in (None, device.fwmark):
@@ -98,6 +99,7 @@ class Engine:
         if fresh is not None:
             self._close_udp()
             self._use_udp(fresh)
+            device.link_up(now)
         self._flush(now)
 
     # Callbacks ------------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ class Engine:
                 self._device.link_up(time.monotonic())
             except UapiError as error:
                 log.error("%s: no packets until another port is set: %s", self._tun.name, error)
-        elif not state.up and self._udp is not None:
+        elif not state.up:
             self._close_udp()
             self._device.link_down()
         if state != self._state:
@@ -219,7 +221,7 @@ class Engine:
     def _transmit(self) -> None:
         for transmit in self._device.transmits():
             if self._udp is None:
-                self._count("udp_down")
+                self._count("udp-down")
             elif self._waiting:
                 self._wait(transmit)
             else:
@@ -235,7 +237,7 @@ class Engine:
         """Keeps `transmit` until the sockets take more, and leaves packets in the TUN device meanwhile."""
         assert self._udp is not None
         if len(self._waiting) >= _WAITING_MAX:
-            self._count("udp_full")
+            self._count("udp-full")
             return
         if not self._waiting:
             self._loop.remove_reader(self._tun.fileno())

@@ -97,14 +97,14 @@ class Tun:
             os.writev(self._fd, pieces)
         except OSError as error:
             if error.errno == errno.EIO:
-                return "tun_link_down"
+                return "tun-link-down"
             if error.errno == errno.EINVAL:
-                return "tun_refused"  # not an IP packet, or an offload it does not know
+                return "tun-refused"  # not an IP packet, or an offload it does not know
             if error.errno in (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM):
-                return "tun_full"
+                return "tun-full"
             if error.errno in (errno.EBADFD, errno.ENXIO):
                 raise LinkGone(f"{self.name}: the link was deleted") from error
-            return "tun_error"
+            return "tun-error"
         return ""
 
     def close(self) -> None:

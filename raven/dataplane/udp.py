@@ -41,12 +41,12 @@ _REMEMBERED_MAX: Final = 1024
 _PORT_TRIES: Final = 10  # for a port that is free in both families
 
 _SEND_REASONS: Final = {
-    errno.ENETUNREACH: "udp_unreachable",
-    errno.EHOSTUNREACH: "udp_unreachable",
-    errno.ENOBUFS: "udp_full",
-    errno.EMSGSIZE: "udp_too_long",
-    errno.EPERM: "udp_filtered",
-    errno.EACCES: "udp_filtered",
+    errno.ENETUNREACH: "udp-unreachable",
+    errno.EHOSTUNREACH: "udp-unreachable",
+    errno.ENOBUFS: "udp-full",
+    errno.EMSGSIZE: "udp-too-long",
+    errno.EPERM: "udp-filtered",
+    errno.EACCES: "udp-filtered",
 }
 
 _INT = struct.Struct("=i")
@@ -203,7 +203,7 @@ class UdpSocket:
                 # Perhaps that local address is gone; the kernel chooses another until the peer is heard.
                 return self.send(transmit._replace(endpoint=endpoint._replace(source="")))
             if single or error.errno not in (errno.EINVAL, errno.EMSGSIZE, errno.EIO):
-                return _SEND_REASONS.get(error.errno or 0, "udp_error")
+                return _SEND_REASONS.get(error.errno or 0, "udp-error")
             # EIO: a network card that cannot sum; EINVAL or EMSGSIZE: a segment that does not fit the link,
             # which UDP_SEGMENT does not fragment.
             if error.errno == errno.EIO:
@@ -221,9 +221,9 @@ class UdpSocket:
             except BlockingIOError:
                 if at == 0:
                     raise
-                return "udp_full"
+                return "udp-full"
             except OSError as error:
-                return _SEND_REASONS.get(error.errno or 0, "udp_error")
+                return _SEND_REASONS.get(error.errno or 0, "udp-error")
         return ""
 
     def _control(self, segment_size: int, source: str, tos: int) -> _Control:
@@ -265,7 +265,7 @@ class Udp:
         """As `UdpSocket.send`, on the socket of the endpoint's family."""
         family = socket.AF_INET6 if ":" in transmit.endpoint.host else socket.AF_INET
         one = self._by_family.get(family)
-        return one.send(transmit) if one else "udp_no_family"
+        return one.send(transmit) if one else "udp-no-family"
 
     def set_fwmark(self, fwmark: int) -> None:
         """UdpError when the process may not."""

@@ -229,20 +229,21 @@ class Joiner:
 
     def _shape_untrusted(self, packet: memoryview) -> tuple[_Shape | None, bytes]:
         """The shape of `packet`, None when its kind is not joined, and what tells its flow from others."""
-        version = packet[0] >> 4 if len(packet) > h.IPV6_LEN + h.UDP_LEN else 0
-        if version == 4:
+        size = len(packet)
+        version = packet[0] >> 4 if size else 0
+        if version == 4 and size > h.IPV4_LEN + h.UDP_LEN:
             start, protocol, flow = h.IPV4_LEN, packet[9], bytes(packet[h.IPV4_SOURCE : h.IPV4_LEN + 4])
-        elif version == 6:
+        elif version == 6 and size > h.IPV6_LEN + h.UDP_LEN:
             start, protocol, flow = h.IPV6_LEN, packet[6], bytes(packet[h.IPV6_SOURCE : h.IPV6_LEN + 4])
         else:
             return None, b""
-        if protocol == h.PROTOCOL_TCP and len(packet) > start + h.TCP_LEN:
+        if protocol == h.PROTOCOL_TCP and size > start + h.TCP_LEN:
             header_length = start + max(packet[start + h.TCP_DATA_OFFSET] >> 4, h.TCP_LEN // 4) * 4
         elif protocol == h.PROTOCOL_UDP and self._udp:
             header_length = start + h.UDP_LEN
         else:
             return None, flow
-        if len(packet) <= header_length:
+        if size <= header_length:
             return None, flow
         key = version, protocol, header_length
         shape = self._shapes.get(key)

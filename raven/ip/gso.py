@@ -155,7 +155,7 @@ def complete_checksum(virtio: h.Virtio, packet: memoryview) -> None:
     start = virtio.csum_start
     at = start + virtio.csum_offset
     if at + 2 > len(packet):
-        raise PeerError("tun_checksum", f"checksum at {at} of a packet of {len(packet)} bytes")
+        raise PeerError("tun-checksum", f"checksum at {at} of a packet of {len(packet)} bytes")
     value = ~ones_complement_sum(packet[start:]) & 0xFFFF
     # As the kernel's skb_checksum_help: zero means "none" to UDP, and the other spelling suits everyone.
     _U16.pack_into(packet, at, value or 0xFFFF)
@@ -165,31 +165,31 @@ def _header_length(virtio: h.Virtio, superpacket: memoryview) -> int:
     """The length of all headers, everything that `cut` relies on checked."""
     kind = _KINDS.get(virtio.gso_type & ~h.GSO_ECN)
     if kind is None:
-        raise PeerError("tun_gso_type", f"gso_type {virtio.gso_type} was never offered")
+        raise PeerError("tun-gso-type", f"gso_type {virtio.gso_type} was never offered")
     version, checksum_offset = kind
     start = virtio.csum_start
     length = len(superpacket)
     if not virtio.flags & h.NEEDS_CSUM or virtio.csum_offset != checksum_offset:
-        raise PeerError("tun_gso_checksum", "a superpacket comes with an open checksum in its usual place")
+        raise PeerError("tun-gso-checksum", "a superpacket comes with an open checksum in its usual place")
     if start % 4 or not h.IPV4_LEN <= start <= length - h.UDP_LEN:
-        raise PeerError("tun_gso_start", f"transport header at {start} of {length} bytes")
+        raise PeerError("tun-gso-start", f"transport header at {start} of {length} bytes")
     actual = superpacket[0] >> 4
     if actual != (version or actual) or not (
         (actual == 4 and start == (superpacket[0] & 15) * 4) or (actual == 6 and start >= h.IPV6_LEN)
     ):
-        raise PeerError("tun_gso_version", f"IP version {actual}, transport header at {start}")
+        raise PeerError("tun-gso-version", f"IP version {actual}, transport header at {start}")
     header_length = start + h.UDP_LEN
     if checksum_offset == h.TCP_CHECKSUM:
         if start + h.TCP_LEN > length:
-            raise PeerError("tun_gso_short", f"{length} bytes do not hold a TCP header at {start}")
+            raise PeerError("tun-gso-short", f"{length} bytes do not hold a TCP header at {start}")
         header_length = start + (superpacket[start + h.TCP_DATA_OFFSET] >> 4) * 4
         if header_length < start + h.TCP_LEN:
-            raise PeerError("tun_gso_short", "a TCP header of less than 20 bytes")
+            raise PeerError("tun-gso-short", "a TCP header of less than 20 bytes")
     payload = length - header_length
     if payload <= 0 or virtio.gso_size == 0 or length > SUPERPACKET_MAX:
-        raise PeerError("tun_gso_short", f"{payload} bytes to cut into segments of {virtio.gso_size}")
+        raise PeerError("tun-gso-short", f"{payload} bytes to cut into segments of {virtio.gso_size}")
     if payload > virtio.gso_size * SEGMENTS_MAX:
-        raise PeerError("tun_gso_segments", f"{payload} bytes in segments of {virtio.gso_size}")
+        raise PeerError("tun-gso-segments", f"{payload} bytes in segments of {virtio.gso_size}")
     return header_length
 
 

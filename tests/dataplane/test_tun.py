@@ -120,9 +120,9 @@ def test_what_is_written_arrives(machine: Machine) -> None:
 @pytest.mark.netns
 def test_reasons_of_refused_writes(machine: Machine) -> None:
     with opened(machine) as tun:
-        assert tun.write([h.PLAIN, b"\x00nonsense"]) == "tun_refused"
+        assert tun.write([h.PLAIN, b"\x00nonsense"]) == "tun-refused"
         machine.run("ip", "link", "set", tun.name, "down")
-        assert tun.write([h.PLAIN, Flow().packet(b"x")]) == "tun_link_down"
+        assert tun.write([h.PLAIN, Flow().packet(b"x")]) == "tun-link-down"
 
 
 @pytest.mark.netns

@@ -101,13 +101,13 @@ def test_an_address_that_is_gone_does_not_stop_answers(host: str) -> None:
 def test_a_single_family_is_enough() -> None:
     udp = Udp(0, 0)
     six = udp._by_family.pop(socket.AF_INET6)
-    assert udp.send(Transmit(Endpoint("::1", 9), 100, b"x")) == "udp_no_family"
+    assert udp.send(Transmit(Endpoint("::1", 9), 100, b"x")) == "udp-no-family"
     six.close()
     udp.sockets[0].close()
 
 
 @pytest.mark.parametrize(
-    ("size", "reason"), [(65536, "udp_too_long"), (0, "")], ids=["longer than a datagram", "empty"]
+    ("size", "reason"), [(65536, "udp-too-long"), (0, "")], ids=["longer than a datagram", "empty"]
 )
 def test_odd_sizes(size: int, reason: str) -> None:
     udp = Udp(0, 0)
@@ -145,8 +145,8 @@ def test_segments_that_do_not_fit_the_link_are_fragmented(machine: Machine) -> N
 @pytest.mark.netns
 def test_no_route_is_a_reason(machine: Machine) -> None:
     udp = machine.inside(lambda: Udp(0, 0))
-    assert udp.send(Transmit(Endpoint("192.0.2.1", 5), 10, b"x")) == "udp_unreachable"
-    assert udp.send(Transmit(Endpoint("2001:db8::1", 5), 10, b"x" * 30)) == "udp_unreachable"
+    assert udp.send(Transmit(Endpoint("192.0.2.1", 5), 10, b"x")) == "udp-unreachable"
+    assert udp.send(Transmit(Endpoint("2001:db8::1", 5), 10, b"x" * 30)) == "udp-unreachable"
     udp.close()
 
 

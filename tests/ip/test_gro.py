@@ -4,7 +4,7 @@ import dataclasses
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raven.ip import gro
@@ -53,6 +53,7 @@ def _flat(write: Joined) -> bytes:
     sequence=st.sampled_from([7, 0xFFFFFF00]),
     identification=st.sampled_from([0, 0xFFFE]),
 )
+@example(Flow(tcp=False), 44146, 545, h.ACK, 7, 0)  # one byte in the last packet
 def test_joining_what_was_cut_gives_the_superpacket(
     flow: Flow, length: int, gso_size: int, flags: int, sequence: int, identification: int
 ) -> None:

@@ -103,14 +103,14 @@ def _zero_maker(flow: Flow) -> int:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"gso_type": 3}, "tun_gso_type"),
-        ({"gso_type": h.GSO_TCPV6}, "tun_gso_version"),
-        ({"flags": 0}, "tun_gso_checksum"),
-        ({"csum_offset": 6}, "tun_gso_checksum"),
-        ({"csum_start": 22}, "tun_gso_start"),
-        ({"csum_start": 24}, "tun_gso_version"),
-        ({"csum_start": 60000}, "tun_gso_start"),
-        ({"gso_size": 0}, "tun_gso_short"),
+        ({"gso_type": 3}, "tun-gso-type"),
+        ({"gso_type": h.GSO_TCPV6}, "tun-gso-version"),
+        ({"flags": 0}, "tun-gso-checksum"),
+        ({"csum_offset": 6}, "tun-gso-checksum"),
+        ({"csum_start": 22}, "tun-gso-start"),
+        ({"csum_start": 24}, "tun-gso-version"),
+        ({"csum_start": 60000}, "tun-gso-start"),
+        ({"gso_size": 0}, "tun-gso-short"),
     ],
 )
 def test_a_virtio_header_that_lies_is_refused(change: dict[str, int], reason: str) -> None:
@@ -124,7 +124,7 @@ def test_too_many_segments_are_refused() -> None:
     virtio, superpacket = Flow().superpacket(bytes(60000), 8)
     with pytest.raises(PeerError) as raised:
         Cutter().cut(virtio, memoryview(superpacket))
-    assert raised.value.reason == "tun_gso_segments"
+    assert raised.value.reason == "tun-gso-segments"
 
 
 @given(

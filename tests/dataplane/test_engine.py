@@ -1,0 +1,255 @@
+"""The engine between a real TUN device and a test's UDP socket, with a device that seals nothing.
+
+test's sockets ── lo ── engine's sockets ── engine ── TUN 10.0.0.2/24 ── test's sockets
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+from raven.dataplane.engine import Engine
+from raven.dataplane.tun import Tun
+from raven.wg.configuration import DeviceChange, UapiError
+from raven.wg.device import Transmit
+from raven.wg.endpoint import Endpoint
+from tests.dataplane.fakes import OVERHEAD, ClearDevice
+from tests.ip.model import Flow
+from tests.lab.machine import Machine
+
+pytestmark = pytest.mark.netns
+
+BLANK = bytes(OVERHEAD)
+
+
+class Bench:
+    """An engine at work, and the test's own end of the outer path."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.loop = asyncio.get_running_loop()
+        self.tun = Tun(machine.interface, mtu=1420)
+        self.ended: asyncio.Future[str] = self.loop.create_future()
+        self.device = ClearDevice()
+        self.engine = Engine(self.loop, self.tun, self.device, self._end)
+        self.outer = _udp("127.0.0.1")
+        self.inner = _udp("0.0.0.0")
+
+    def _end(self, message: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(message)
+
+    async def ip(self, *words: str) -> None:
+        """Runs `ip` while the engine goes on working."""
+        await self.loop.run_in_executor(None, self.machine.run, "ip", *words)
+
+    async def up(self) -> None:
+        self.engine.start()
+        await self.ip("addr", "add", "10.0.0.2/24", "dev", self.tun.name)
+        await self.ip("link", "set", self.tun.name, "up")
+        await self.until(lambda: self.engine._udp is not None)
+        self.device.peer = Endpoint("127.0.0.1", self.outer.getsockname()[1])
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():  # noqa: ASYNC110 - what is waited for knows no event
+            await asyncio.sleep(0.005)
+
+    def inward(self, packet: bytes) -> None:
+        """As the peer: sends `packet` to the engine."""
+        address = ("127.0.0.1", self.device.listen_port)
+        self.outer.sendto(BLANK + packet + BLANK, address)
+
+    async def outward(self) -> bytes:
+        """As the peer: the next packet, of those to 10.0.0.1."""
+        while True:
+            packet = (await self.loop.sock_recv(self.outer, 65536))[OVERHEAD:-OVERHEAD]
+            if packet[16:20] == bytes([10, 0, 0, 1]):
+                return packet
+
+    def close(self) -> None:
+        self.engine.stop()
+        self.tun.close()
+        self.outer.close()
+        self.inner.close()
+
+
+def _udp(host: str) -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.setblocking(False)
+    one.bind((host, 0))
+    return one
+
+
+def run(machine: Machine, work: Callable[[Bench], Awaitable[None]]) -> None:
+    async def main() -> None:
+        bench = Bench(machine)
+        try:
+            async with asyncio.timeout(20):
+                await work(bench)
+        finally:
+            bench.close()
+
+    machine.inside(lambda: uvloop.run(main()))
+
+
+def test_packets_pass_both_ways(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        bench.inner.sendto(b"hello", ("10.0.0.1", 443))
+        packet = await bench.outward()
+        port = bench.inner.getsockname()[1]
+        assert packet[9] == socket.IPPROTO_UDP
+        assert packet[20:22] == port.to_bytes(2)
+        assert packet[28:] == b"hello"
+        # The model sends from 10.0.0.1 to 10.0.0.2, port 443.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.setblocking(False)
+            server.bind(("10.0.0.2", 443))
+            bench.inward(Flow(tcp=False).packet(b"answer"))
+            assert await bench.loop.sock_recv(server, 100) == b"answer"
+
+    run(machine, work)
+
+
+def test_a_superpacket_leaves_as_segments(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        if not bench.tun.segments_udp:
+            pytest.skip("this kernel gives no UDP superpackets (6.2 and later do)")
+        bench.inner.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+        payload = bytes(range(250)) * 16
+        bench.inner.sendto(payload, ("10.0.0.1", 443))
+        packets = [await bench.outward() for _ in range(4)]
+        assert b"".join(packet[28:] for packet in packets) == payload
+        assert [len(packet) for packet in packets] == [1028] * 4
+
+    run(machine, work)
+
+
+def test_the_mtu_of_the_link_is_the_device_s(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        await bench.ip("link", "set", bench.tun.name, "mtu", "1280")
+        await bench.until(lambda: bench.device.mtu == 1280)
+
+    run(machine, work)
+
+
+def test_down_closes_the_port_and_up_opens_the_same(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        port = bench.device.listen_port
+        await bench.ip("link", "set", bench.tun.name, "down")
+        await bench.until(lambda: bench.engine._udp is None)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("0.0.0.0", port))
+        await bench.ip("link", "set", bench.tun.name, "up")
+        await bench.until(lambda: bench.engine._udp is not None)
+        assert bench.device.listen_port == port
+
+    run(machine, work)
+
+
+def test_another_port_is_used_at_once(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        before = bench.device.listen_port
+        bench.engine.configure(DeviceChange(listen_port=0))
+        assert bench.device.listen_port not in (0, before)
+        bench.inner.sendto(b"from there", ("10.0.0.1", 443))
+        await bench.outward()
+        bench.inner.sendto(b"and again", ("10.0.0.1", 443))
+        bench.outer.setblocking(True)
+        _, address = await bench.loop.run_in_executor(None, bench.outer.recvfrom, 65536)
+        assert address == ("127.0.0.1", bench.device.listen_port)
+
+    run(machine, work)
+
+
+def test_a_port_in_use_changes_nothing(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        before = bench.device.listen_port
+        taken = bench.outer.getsockname()[1]
+        with pytest.raises(UapiError) as raised:
+            bench.engine.configure(DeviceChange(listen_port=taken, fwmark=5))
+        assert raised.value.errno == errno.EADDRINUSE
+        assert bench.device.changes == []
+        assert bench.engine.state().listen_port == before
+
+    run(machine, work)
+
+
+def test_a_port_in_use_when_the_link_comes_up(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        bench.device.listen_port = bench.outer.getsockname()[1]
+        bench.engine.start()
+        await bench.ip("link", "set", bench.tun.name, "up")
+        await bench.until(lambda: bench.engine._state.up)
+        assert bench.engine._udp is None
+        bench.engine.configure(DeviceChange(listen_port=0))
+        assert bench.engine.state().listen_port > 0
+
+    run(machine, work)
+
+
+def test_the_mark_changes_without_another_port(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        before = bench.device.listen_port
+        bench.engine.configure(DeviceChange(fwmark=9))
+        assert bench.engine._udp is not None
+        assert [one._socket.getsockopt(socket.SOL_SOCKET, 36) for one in bench.engine._udp.sockets] == [9, 9]
+        assert bench.device.listen_port == before
+
+    run(machine, work)
+
+
+def test_what_the_socket_does_not_take_waits(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        udp = bench.engine._udp
+        assert udp is not None
+        refused: list[Transmit] = []
+        send = udp.send
+
+        def full(transmit: Transmit) -> str:
+            refused.append(transmit)
+            if len(refused) < 3:
+                raise BlockingIOError
+            return send(transmit)
+
+        # A socket buffer that is full cannot be had on loopback: its packets are taken out at once.
+        monkeypatch.setattr(udp, "send", full)
+        bench.inner.sendto(b"one", ("10.0.0.1", 443))
+        bench.inner.sendto(b"two", ("10.0.0.1", 443))
+        assert (await bench.outward())[28:] == b"one"
+        assert (await bench.outward())[28:] == b"two"
+        assert len(refused) >= 3
+        assert not bench.engine._waiting
+
+    run(machine, work)
+
+
+def test_a_deleted_link_ends_the_engine(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        await bench.ip("link", "del", bench.tun.name)
+        assert await bench.ended == ""
+
+    run(machine, work)
+
+
+def test_drops_are_counted_by_reason(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        bench.inward(b"\x00 is no IP packet")
+        await bench.until(lambda: bench.engine.state().counters.get("tun-refused") == 1)
+        bench.device.peer = Endpoint("192.0.2.1", 5)
+        bench.inner.sendto(b"lost", ("10.0.0.1", 443))
+        await bench.until(lambda: "udp-unreachable" in bench.engine.state().counters)
+
+    run(machine, work)
