@@ -18,6 +18,7 @@ from agent import report
 from agent.dialer import Dialer
 from agent.network import AgentNetwork
 from agent.options import AgentOptions
+from agent.renewal import Renewal
 from agent.uplink import Uplink
 from raven import __version__, log
 from raven.config import Address, parse_dial
@@ -71,6 +72,7 @@ class Agent:
         allow = Allow(options.allow, ip_address(options.node_address))
         self.dialer = Dialer(allow, node_address=options.node_address)
         context = agent_context(state)
+        self.renewal = Renewal(state, context)
         self._changed = trio.Event()
         self.uplinks = [
             Uplink(
@@ -78,6 +80,7 @@ class Agent:
                 cluster=state.cluster,
                 context=context,
                 network=self.network,
+                renewal=self.renewal,
                 accept=self.dialer.serve,
                 hello=self._hello,
                 changed=self._uplink_changed,

@@ -87,6 +87,7 @@ async def join(
                 cluster=answer.cluster,
                 gateways=answer.gateways or [str(gateway)],
                 wg_public_key=DhPrivateKey(draft.wg_private_key).public.to_base64(),
+                time_floor=answer.not_before,
             ),
         )
         return Joined(state, answer.clock_skew)
@@ -104,6 +105,7 @@ class Answer:
     cluster: str
     gateways: list[str]  # HOST:PORT
     clock_skew: float  # seconds
+    not_before: float  # Unix seconds, of the certificate
 
 
 async def converse(
@@ -135,7 +137,9 @@ async def converse(
         raise PeerError(
             "wrong-certificate", f"the gateway sent a certificate of {leaf.identity}, not of our key"
         )
-    return Answer(leaf.pem, hello.ca_pem, hello.cluster, accepted.gateways, hello.now - now())
+    return Answer(
+        leaf.pem, hello.ca_pem, hello.cluster, accepted.gateways, hello.now - now(), leaf.not_before
+    )
 
 
 def _check_gateway_untrusted(

@@ -37,7 +37,7 @@ def snapshot(of: Agent) -> AgentSnapshot:
         pod_cidrs=list(of.options.pod_cidr),
         allow=[str(rule) for rule in of.options.allow],
         refused=dict(of.dialer.refused),
-        problems=[*of.problems, *of.network.problems()],
+        problems=[*of.problems, *of.renewal.problems(), *of.network.problems()],
     )
 
 

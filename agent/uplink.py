@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import trio
 
 from agent.network import AgentNetwork
+from agent.renewal import Renewal
 from raven import log
 from raven.config import Address
 from raven.control.messages import (
@@ -25,11 +26,13 @@ from raven.control.messages import (
     GatewayHello,
     NetworkMap,
     PacketReport,
+    Renewed,
+    RenewRefused,
     decode_control_untrusted,
     encode,
 )
 from raven.errors import PeerError, RavenError
-from raven.net.tls import check_gateway, handshake_problem
+from raven.net.tls import Peer, check_gateway, handshake_problem
 from raven.net.tls_stream import client_handshake
 from raven.net.tunnel import IncomingStream, Tunnel, TunnelLost
 from raven.status import Lane, LaneState, UplinkStatus
@@ -58,6 +61,7 @@ class Uplink:
     cluster: str
     context: ssl.SSLContext
     network: AgentNetwork
+    renewal: Renewal
     accept: Callable[[IncomingStream], Awaitable[None]]  # serves one stream the gateway opens
     hello: Callable[[], AgentHello]  # what this node says about itself now
     changed: Callable[[], None] = lambda: None  # called when the lane's state has changed
@@ -128,14 +132,15 @@ class Uplink:
             self._step("dialling")
             transport = await self._dial()
             self._step("shaking hands")
+            renewals = self.renewal.renewals
             stream = await client_handshake(transport, self.context, timeout=HANDSHAKE_MAX)
             try:
-                check_gateway(stream, cluster=self.cluster)
+                peer = check_gateway(stream, cluster=self.cluster)
             except PeerError:
                 await trio.aclose_forcefully(stream)
                 raise
             self._step("waiting for the gateway's hello")
-            await self._serve(Tunnel(stream, initiator=True, peer=f"gateway {self.address}"))
+            await self._serve(Tunnel(stream, initiator=True, peer=f"gateway {self.address}"), peer, renewals)
             return f"gateway {self.address} said goodbye"
         except TunnelLost as error:
             # A gateway judges our certificate when the handshake is over for us: its alert comes with the
@@ -157,12 +162,18 @@ class Uplink:
         except trio.TooSlowError as error:
             raise PeerError("connect", f"no answer within {CONNECT_MAX:.0f} s") from error
 
-    async def _serve(self, tunnel: Tunnel) -> None:
+    async def _serve(self, tunnel: Tunnel, peer: Peer, renewals: int) -> None:
         lost: TunnelLost | None = None
+        greeted = trio.Event()
+
+        async def accept(incoming: IncomingStream) -> None:
+            await greeted.wait()  # by then its certificate is known to count
+            await self.accept(incoming)
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._converse, tunnel, nursery)
+            nursery.start_soon(self._converse, tunnel, peer, renewals, greeted, nursery)
             try:
-                await tunnel.run(self.accept)
+                await tunnel.run(accept)
             except TunnelLost as error:
                 lost = error
             finally:
@@ -177,19 +188,32 @@ class Uplink:
         self.lost_bytes[0] += tunnel.bytes_in
         self.lost_bytes[1] += tunnel.bytes_out
 
-    async def _converse(self, tunnel: Tunnel, nursery: trio.Nursery) -> None:
+    async def _converse(
+        self, tunnel: Tunnel, peer: Peer, renewals: int, greeted: trio.Event, nursery: trio.Nursery
+    ) -> None:
         """The control messages of one tunnel; what the gateway does wrong ends it with the reason."""
         try:
             hello = self.hello()
             with trio.fail_after(HELLO_MAX):
                 await tunnel.send_control(encode(hello))
-                self._greeted(tunnel, await _receive_hello(tunnel))
-            nursery.start_soon(self._report_changes, tunnel, hello)
+                greeting = await _receive_hello(tunnel)
+            self.renewal.check_time(peer, greeting)
+            if greeting.renew_only:
+                self._step("renewing the certificate, which has expired")
+                nursery.start_soon(self.renewal.renew_expired, tunnel, renewals)
+            else:
+                self._greeted(tunnel, greeting)
+                greeted.set()
+                nursery.start_soon(self._report_changes, tunnel, hello)
+                nursery.start_soon(self.renewal.keep, tunnel, greeting, renewals)
             async for data in tunnel.control:
-                message = decode_control_untrusted(data)
-                if not isinstance(message, NetworkMap):
-                    raise PeerError("bad-control", f"a gateway does not send {type(message).__name__}")
-                self.network.take_map(message)
+                match decode_control_untrusted(data):
+                    case NetworkMap() as message:
+                        self.network.take_map(message)
+                    case (Renewed() | RenewRefused()) as message:
+                        self.renewal.answered(tunnel, message)
+                    case message:
+                        raise PeerError("bad-control", f"a gateway does not send {type(message).__name__}")
         except (TunnelLost, trio.EndOfChannel):
             return  # `Tunnel.run` tells why
         except trio.TooSlowError:

@@ -19,6 +19,7 @@ from gateway.join import JoinResult, serve_join
 from gateway.network import GatewayNetwork
 from gateway.oam_connect import HttpProxy
 from gateway.options import GatewayOptions
+from gateway.renew import renew
 from gateway.revocation import cut_withdrawn
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
@@ -96,6 +97,7 @@ class Gateway:
                 gateways=[str(self.advertise)],
             ),
             network=self.network,
+            renew=partial(renew, authority=state.authority, registry=registry),
             join=lambda stream, address: serve_join(
                 stream,
                 authority=state.authority,

@@ -96,7 +96,9 @@ def _enrol(
             node=request.node,
             key_hash=key_hash(key),
             now=now,
-            issue=lambda node: _record(authority.issue_node(node, key, now=now, random=random), now),
+            issue=lambda node: certificate_record(
+                authority.issue_node(node, key, now=now, random=random), now=now
+            ),
             asker=peer,
         )
     except RefusedError as error:
@@ -115,7 +117,8 @@ def _enrol(
         raise
 
 
-def _record(leaf: Leaf, now: float) -> CertificateRecord:
+def certificate_record(leaf: Leaf, *, now: float) -> CertificateRecord:
+    """What the registry remembers of a certificate issued `now`."""
     return CertificateRecord(
         serial=leaf.serial,
         node=leaf.identity.name,

@@ -141,8 +141,12 @@ class GatewayNetwork:
         """Called when a node was removed from the registry."""
         self.offer(node, None)
 
+    def members(self) -> list[str]:
+        """The nodes that take part."""
+        return self._members.names()
+
     def keep_only(self, nodes: Collection[str]) -> None:
-        """Called after nodes were removed from the registry; `nodes` are those still there."""
+        """Called when nodes may have lost their right to packets; `nodes` are those that have it."""
         for node in self._members.known() - set(nodes):
             self.forget(node)
 

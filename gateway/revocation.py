@@ -8,28 +8,39 @@ revision is worth a look at every tunnel.
 
 from __future__ import annotations
 
+import time
+
 import trio
 
 from gateway.network import GatewayNetwork
-from gateway.tunnels import TunnelTable
+from gateway.tunnels import NodeTunnel, TunnelTable
 from raven import log
 from raven.errors import RefusedError, StateError
 from raven.registry.interface import Registry
 
 INTERVAL = 0.5  # seconds
+PACKETS_INTERVAL = 60.0  # seconds between two looks for members of the packet lane whose certificates ended
 
 
 async def cut_withdrawn(registry: Registry, table: TunnelTable, network: GatewayNetwork) -> None:
     """Until cancelled. A registry that cannot be read takes nobody's tunnel; it is logged once."""
     logger = log.get("agents")
     seen: int | None = None
+    looked = -PACKETS_INTERVAL
     told = ""
     while True:
+        for live in _expired(table, now=time.time()):
+            logger.warning("cut off", node=live.node, reason="certificate-expired")
         try:
-            if (revision := registry.revision()) != seen:
-                for node, error in _withdrawn(registry, table, network):
+            revision, now = registry.revision(), trio.current_time()
+            if revision != seen or now >= looked + PACKETS_INTERVAL:
+                network.keep_only(registry.entitled(now=time.time()))
+                looked = now
+            if revision != seen:
+                for node, error in _withdrawn(registry, table):
                     logger.warning("cut off", node=node, reason=error.reason, why=str(error))
-                seen, told = revision, ""
+                seen = revision
+            told = ""
         except StateError as error:
             if str(error) != told:
                 told = str(error)
@@ -37,11 +48,16 @@ async def cut_withdrawn(registry: Registry, table: TunnelTable, network: Gateway
         await trio.sleep(INTERVAL)
 
 
-def _withdrawn(
-    registry: Registry, table: TunnelTable, network: GatewayNetwork
-) -> list[tuple[str, RefusedError]]:
-    """Takes away what nobody has a right to any more; whose tunnels, and why."""
-    network.keep_only({record.name for record in registry.nodes()})
+def _expired(table: TunnelTable, *, now: float) -> list[NodeTunnel]:
+    """Ends the tunnels whose certificates have ended; each node may come back to renew."""
+    expired = [live for live in table.connected() if now > live.expires]
+    for live in expired:
+        live.tunnel.abort("certificate-expired", f"the certificate of node {live.node} has expired")
+    return expired
+
+
+def _withdrawn(registry: Registry, table: TunnelTable) -> list[tuple[str, RefusedError]]:
+    """Ends the tunnels nobody has a right to any more; whose, and why."""
     cut = []
     for live in table.connected():
         try:

@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import trio
 
 from gateway.join import JoinResult
 from gateway.network import GatewayNetwork
+from gateway.renew import granted, hello_for, is_expired, refused
 from gateway.tunnels import NodeTunnel, TunnelTable
 from raven import log
 from raven.control.messages import (
@@ -25,7 +27,9 @@ from raven.control.messages import (
     ControlMessage,
     GatewayHello,
     PacketReport,
+    RenewRequest,
     decode_control_untrusted,
+    encode,
 )
 from raven.errors import PeerError, RefusedError, StateError
 from raven.keys import PublicKey
@@ -34,7 +38,7 @@ from raven.mux.connection import Connection
 from raven.net.tls import JOIN_ALPN, Peer, alpn, check_node
 from raven.net.tls_stream import TLSStream, server_handshake
 from raven.net.tunnel import Tunnel, TunnelLost
-from raven.registry.interface import Registry
+from raven.registry.interface import CertificateRecord, Registry
 
 STRANGERS_MAX = 256  # connections that have not said who they are; each holds some 100 KB of TLS buffers
 HANDSHAKE_MAX = 10.0  # seconds; the slowest satellite link needs two
@@ -43,7 +47,17 @@ RIVAL_MAX = 2.0  # seconds an older tunnel of the same node gets to prove that i
 DISMISS_MAX = 2.0  # seconds to deliver the sentence that says why
 DISMISS_BYTES = 1 << 16
 
+RENEW_ONLY_MAX = 60.0  # seconds a node with an expired certificate gets to renew it
+
 Join = Callable[[TLSStream, str], Awaitable[JoinResult]]  # stream, address
+
+
+class Renew(Protocol):
+    """The next certificate of `node`, which came with `serial`; errors as of `gateway.renew.renew`."""
+
+    async def __call__(
+        self, csr_pem: str, *, node: str, serial: str, address: str, now: float
+    ) -> CertificateRecord: ...
 
 
 @dataclass(eq=False, kw_only=True)
@@ -57,6 +71,7 @@ class TunnelServer:
     hello: GatewayHello  # what every agent is told
     network: GatewayNetwork
     join: Join  # serves a connection of ALPN raven-join/1 and closes it
+    renew: Renew
     refused: Counter[str] = field(default_factory=Counter)  # connections turned away, by reason
     lost: Counter[str] = field(default_factory=Counter)  # tunnels that ended unasked, by reason
     accepted: int = 0  # tunnels
@@ -117,6 +132,7 @@ class TunnelServer:
 
     def _identified(self, stream: TLSStream) -> Peer:
         peer = check_node(stream, cluster=self.cluster)
+        is_expired(peer, now=time.time())  # raises where not even a renewal is left
         self.registry.check_certificate(node=peer.identity.name, serial=peer.serial)
         return peer
 
@@ -150,6 +166,10 @@ class TunnelServer:
         try:
             with trio.fail_after(HELLO_MAX):
                 hello = await _receive_hello(tunnel, node)
+            greeting = hello_for(peer, self.hello, now=time.time())
+            if greeting.renew_only:
+                await self._renew_only(tunnel, peer, address, greeting)
+                return
             live = NodeTunnel(
                 node=node,
                 address=address,
@@ -157,6 +177,7 @@ class TunnelServer:
                 hello=hello,
                 since=time.time(),
                 serial=peer.serial,
+                expires=peer.not_after,
             )
             await self._take_place(live)
             connected.set()
@@ -164,7 +185,8 @@ class TunnelServer:
             try:
                 # From now on `revocation` finds the tunnel in the table; this is for what it did before.
                 self.registry.check_certificate(node=node, serial=peer.serial, connected=True)
-                await live.send(self.hello)
+                self.registry.record_use(node=node, serial=peer.serial, now=time.time())
+                await live.send(greeting)
                 await self._said(live, hello)
                 self._log.info("node connected", node=node, address=address, software=hello.software)
                 nursery.start_soon(self._send_maps, live)
@@ -228,8 +250,45 @@ class TunnelServer:
                 )
             case PacketReport():
                 live.report = message
+            case RenewRequest():
+                renewed = await self._renew(live.tunnel, live.node, live.serial, live.address, message)
+                if renewed is not None:
+                    live.serial, live.expires = renewed.serial, renewed.not_after
             case _:
                 raise PeerError("bad-control", f"an agent does not send {type(message).__name__}")
+
+    async def _renew_only(self, tunnel: Tunnel, peer: Peer, address: str, greeting: GatewayHello) -> None:
+        """The tunnel of a node whose certificate has expired: no streams, no packets, not in the table."""
+        node = peer.identity.name
+        await tunnel.send_control(encode(greeting))
+        with trio.move_on_after(RENEW_ONLY_MAX):
+            async for data in tunnel.control:
+                message = decode_control_untrusted(data)
+                if not isinstance(message, RenewRequest):
+                    raise PeerError(
+                        "renew-only",
+                        f"the certificate of node {node} has expired: this tunnel renews it and nothing else",
+                    )
+                await self._renew(tunnel, node, peer.serial, address, message)
+            return
+        tunnel.abort("renew-only", f"the certificate was not renewed within {RENEW_ONLY_MAX:.0f} s")
+
+    async def _renew(
+        self, tunnel: Tunnel, node: str, serial: str, address: str, request: RenewRequest
+    ) -> CertificateRecord | None:
+        """Answers a request; the certificate that was granted."""
+        now = time.time()
+        try:
+            renewed = await self.renew(request.csr_pem, node=node, serial=serial, address=address, now=now)
+        except (PeerError, RefusedError, StateError) as error:
+            answer = refused(error)
+            self.refused[f"renew-{answer.reason}"] += 1
+            self._log.warning("not renewed", node=node, reason=answer.reason, why=str(error))
+            await tunnel.send_control(encode(answer))
+            return None
+        self._log.info("certificate renewed", node=node, serial=renewed.serial)
+        await tunnel.send_control(encode(granted(renewed, now=now)))
+        return renewed
 
     async def _send_maps(self, live: NodeTunnel) -> None:
         while True:

@@ -7,6 +7,7 @@ right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -66,7 +67,8 @@ class NodeTunnel:
     tunnel: Tunnel
     hello: AgentHello  # the newest one
     since: float  # wall clock, Unix seconds
-    serial: str = ""  # of the certificate it came with
+    serial: str = ""  # of the certificate it came with, or renewed since
+    expires: float = math.inf  # Unix seconds; of that certificate
     report: PacketReport | None = None  # the newest word of the agent about its end of the packet lane
 
     async def open_stream(self, request: OpenRequest, priority: Priority) -> trio.abc.HalfCloseableStream:

@@ -18,6 +18,8 @@ NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=253)]
 Host = Annotated[str, msgspec.Meta(max_length=253)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Cidr = Annotated[str, msgspec.Meta(max_length=49)]
+CertificatePem = Annotated[str, msgspec.Meta(max_length=16384)]
+Span = Annotated[float, msgspec.Meta(ge=0, le=4e9)]  # seconds
 WallTime = Annotated[float, msgspec.Meta(ge=0, lt=253402300800)]  # Unix seconds, to the end of year 9999
 Sentence = Annotated[str, msgspec.Meta(max_length=2000)]  # for people; kept and shown by the other end
 Sentences = Annotated[list[Sentence], msgspec.Meta(max_length=1000)]
@@ -90,6 +92,10 @@ class GatewayHello(Message, frozen=True, kw_only=True, tag="gateway-hello"):
     cluster: str
     software: str
     gateways: list[str]  # HOST:PORT, every gateway the agent should keep a tunnel to
+    now: WallTime = 0.0  # of the gateway; an agent's own clock may be anything
+    renew_in: Span | None = None  # seconds until the certificate of this tunnel should be renewed
+    # The certificate has expired: the tunnel carries a RenewRequest and its answer, and nothing else.
+    renew_only: bool = False
 
 
 class MapNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +122,25 @@ class PacketReport(Message, frozen=True, kw_only=True, tag="packet-report"):
     problem: Sentence
 
 
-ControlMessage = AgentHello | GatewayHello | NetworkMap | PacketReport
+class RenewRequest(Message, frozen=True, kw_only=True, tag="renew-request"):
+    """Agent to gateway: the next certificate, please; one request at a time."""
+
+    csr_pem: Annotated[str, msgspec.Meta(max_length=8192)]
+
+
+class Renewed(Message, frozen=True, kw_only=True, tag="renewed"):
+    """Gateway to agent: for the key in the request. The old one is good until the new one was used."""
+
+    certificate_pem: CertificatePem
+    renew_in: Span  # seconds until this one should be renewed
+
+
+class RenewRefused(Message, frozen=True, kw_only=True, tag="renew-refused"):
+    reason: Sentence  # a constant word
+    message: Sentence
+
+
+ControlMessage = AgentHello | GatewayHello | NetworkMap | PacketReport | RenewRequest | Renewed | RenewRefused
 JoinMessage = JoinHello | JoinRequest | JoinAccepted | JoinRefused
 
 

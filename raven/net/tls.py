@@ -4,7 +4,7 @@ TLS 1.3 only, chains end at the cluster's own CA, and the identity is the URI in
 are not checked because gateways move between addresses. No cryptography import here: the running agent
 reads what OpenSSL verified through `getpeercert()`. The context decides whether the chain holds;
 `check_node` and `check_gateway` decide whether the peer is the right kind of peer, and every connection
-must pass one of them.
+must pass one of them. Nobody here looks at a clock: who has a `Peer` judges its times (raven.pki.renewal).
 """
 
 import ssl
@@ -44,31 +44,39 @@ class Peer:
 
     identity: Identity
     serial: str  # of its certificate: upper-case hexadecimal, no leading zeros beyond whole bytes
-    not_after: float  # Unix seconds
+    not_before: float  # Unix seconds
+    not_after: float
+
+
+# X509_V_FLAG_NO_CHECK_TIME, openssl/x509_vfy.h; the ssl module has no name for it.
+_NO_CHECK_TIME = 0x200000
 
 
 def gateway_context(credentials: Credentials) -> ssl.SSLContext:
     """For the agents' listener: a certificate is verified if shown, since those who join have none yet.
 
-    Whoever accepts a connection asks `alpn` first, then `check_node` unless it is a join. StateError
-    when the credentials cannot be loaded.
+    Whoever accepts a connection asks `alpn` first, then `check_node` unless it is a join, and judges the
+    times of the certificate. StateError when the credentials cannot be loaded.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, [STREAM_ALPN, JOIN_ALPN])
     _load(context, credentials)
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= _NO_CHECK_TIME
     # A ticket would let a node whose certificate was withdrawn come back without showing it.
     context.num_tickets = 0
     return context
 
 
 def agent_context(credentials: Credentials) -> ssl.SSLContext:
-    """For the agent's dialling: shows the node's certificate, wants a chain to the pinned CA.
+    """For the agent's dialling: shows the node's certificate, wants a chain to the pinned CA at any time.
 
-    StateError when the credentials cannot be loaded.
+    Whoever dials judges the times by what the gateway tells. StateError when the credentials cannot be
+    loaded.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT, [STREAM_ALPN])
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= _NO_CHECK_TIME
     _load(context, credentials)
     return context
 
@@ -128,8 +136,6 @@ def handshake_problem(error: BaseException) -> str:
 
 # X509_V_ERR_*, openssl/x509_vfy.h.
 _VERIFY_SENTENCES = {
-    9: "the certificate is not valid yet; is this machine's clock right?",
-    10: "the certificate has expired; if it should not have, is this machine's clock right?",
     18: "the certificate is its own issuer, not the cluster's CA",
     19: "the certificate comes from another cluster's CA",
     20: "the certificate comes from another cluster's CA",
@@ -143,7 +149,6 @@ _ALERT_SENTENCES = {
     "UNSUPPORTED_PROTOCOL": "the other end does not speak TLS 1.3",
     "TLSV1_ALERT_PROTOCOL_VERSION": "the other end does not speak TLS 1.3",
     "TLSV1_ALERT_UNKNOWN_CA": "the other end does not know the CA of our certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the other end finds our certificate expired",
     "SSLV3_ALERT_BAD_CERTIFICATE": "the other end finds our certificate unusable",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the other end asks for a certificate",
 }
@@ -176,7 +181,8 @@ def _peer_untrusted(decoded: Mapping[str, Any] | None) -> Peer:
         raise PeerError("no-certificate", "the peer showed no certificate; join the cluster first")
     names = decoded.get("subjectAltName", ())
     identity = identity_among_untrusted(value for kind, value in names if kind == "URI")
-    return Peer(identity, decoded["serialNumber"], float(ssl.cert_time_to_seconds(decoded["notAfter"])))
+    not_before, not_after = (ssl.cert_time_to_seconds(decoded[name]) for name in ("notBefore", "notAfter"))
+    return Peer(identity, decoded["serialNumber"], float(not_before), float(not_after))
 
 
 def _check(end: TlsEnd, cluster: str, role: Role) -> Peer:

@@ -76,10 +76,10 @@ def load_leaf(pem: bytes) -> Leaf:
 
 
 def check_leaf_untrusted(
-    data: bytes | str, ca: x509.Certificate, *, role: Role, cluster: str, now: float
+    data: bytes | str, ca: x509.Certificate, *, role: Role, cluster: str, now: float | None
 ) -> Leaf:
     """The leaf in `data` (DER bytes or PEM text), which `ca` signed for a `role` of `cluster` and which
-    counts `now`.
+    counts `now`; None leaves the times to the caller.
 
     PeerError "bad-certificate", "foreign-certificate", "bad-identity", "wrong-cluster", "wrong-role" or
     "certificate-time".
@@ -103,7 +103,7 @@ def check_leaf_untrusted(
         )
     if leaf.identity.role is not role:
         raise PeerError("wrong-role", f"the certificate is for {leaf.identity}, expected a {role}")
-    if not is_valid_at(now, leaf.not_before, leaf.not_after):
+    if now is not None and not is_valid_at(now, leaf.not_before, leaf.not_after):
         bounds = " to ".join(_date(moment) for moment in (leaf.not_before, leaf.not_after))
         raise PeerError("certificate-time", f"the certificate counts from {bounds}, and it is {_date(now)}")
     return leaf

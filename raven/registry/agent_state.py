@@ -1,7 +1,7 @@
 """An agent's state directory: what a join leaves, and what every later start loads.
 
 lock  node.key  wg.key  node.crt  ca.crt  agent.json      .joining/ with the same names while a join is
-under way
+under way; .renewing/ with the next node.key and node.crt during a renewal (`renewal_files`)
 
 A join prepares everything in `.joining`; the moment agent.json stands there the join counts, and whoever
 opens the directory next moves the files up. So an identity is never half old and half new. Imported by the
@@ -19,6 +19,7 @@ import msgspec
 from raven.errors import StateError
 from raven.keys import PrivateKey, PublicKey
 from raven.registry import files
+from raven.registry.renewal_files import finish_renewal
 from raven.registry.wg_key import read_wg_key, write_wg_key
 
 _FILES = (
@@ -38,6 +39,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str
     gateways: list[str]  # HOST:PORT
     wg_public_key: str  # base64; computing it from wg.key would take cryptography
+    time_floor: float = 0.0  # Unix seconds: when node.crt begins, so it is later than that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,7 @@ class AgentState:
     gateways: tuple[str, ...]  # HOST:PORT
     wg_private_key: PrivateKey
     wg_public_key: PublicKey
+    time_floor: float  # Unix seconds; whoever says that it is earlier is wrong
     lock: files.Lock = field(repr=False)
 
     @property
@@ -77,11 +80,27 @@ def open_agent(directory: Path, *, now: float) -> AgentState:
         raise StateError(f"{directory}: no identity here; `raven-agent join` makes it")
     lock = files.Lock(directory, "raven-agent")
     try:
+        finish_renewal(directory)
         _finish_pending(directory)
         return _load(directory, lock, now)
     except BaseException:
         lock.release()
         raise
+
+
+def read_agent_file(directory: Path, *, now: float) -> AgentFile:
+    """agent.json; StateError when it is missing or not one."""
+    path = directory / "agent.json"
+    if not path.exists():
+        raise StateError(f"{directory}: no identity here; `raven-agent join` makes it")
+    try:
+        return msgspec.json.decode(files.read(path), type=AgentFile)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise files.corrupt(path, str(error), _REMEDY, now=now) from error
+
+
+def write_agent_file(path: Path, content: AgentFile) -> None:
+    files.write(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
 
 
 class JoinDraft:
@@ -106,9 +125,10 @@ class JoinDraft:
         self._now = now
         self._lock = files.Lock(directory, "raven-agent")
         try:
+            finish_renewal(directory)
             _finish_pending(directory)
             if (directory / "agent.json").exists() and not force:
-                have = _read_agent_file(directory, now)
+                have = read_agent_file(directory, now=now)
                 raise StateError(
                     f"{directory}: already joined as node {have.node} of cluster {have.cluster};"
                     " --force replaces that identity"
@@ -122,7 +142,7 @@ class JoinDraft:
         """Makes it the directory's identity, durably; the state holds the directory from now on."""
         files.write(self._pending / "node.crt", certificate_pem.encode())
         files.write(self._pending / "ca.crt", ca_pem.encode())
-        files.write(self._pending / "agent.json", msgspec.json.format(msgspec.json.encode(agent)) + b"\n")
+        write_agent_file(self._pending / "agent.json", agent)
         _finish_pending(self.directory)
         return _load(self.directory, self._lock, self._now)
 
@@ -157,7 +177,7 @@ def _finish_pending(directory: Path) -> None:
 
 
 def _load(directory: Path, lock: files.Lock, now: float) -> AgentState:
-    content = _read_agent_file(directory, now)
+    content = read_agent_file(directory, now=now)
     try:
         wg_public_key = PublicKey.from_base64(content.wg_public_key)
     except ValueError as error:
@@ -169,20 +189,11 @@ def _load(directory: Path, lock: files.Lock, now: float) -> AgentState:
         gateways=tuple(content.gateways),
         wg_private_key=read_wg_key(directory / "wg.key", now=now),
         wg_public_key=wg_public_key,
+        time_floor=content.time_floor,
         lock=lock,
     )
     _check_credentials(state, now)
     return state
-
-
-def _read_agent_file(directory: Path, now: float) -> AgentFile:
-    path = directory / "agent.json"
-    if not path.exists():
-        raise StateError(f"{directory}: no identity here; `raven-agent join` makes it")
-    try:
-        return msgspec.json.decode(files.read(path), type=AgentFile)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise files.corrupt(path, str(error), _REMEDY, now=now) from error
 
 
 def _check_credentials(state: AgentState, now: float) -> None:

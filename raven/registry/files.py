@@ -44,6 +44,11 @@ class Lock:
             os.pwrite(descriptor, f"{holder} (process {os.getpid()})\n".encode(), 0)
         self._descriptor: int | None = descriptor
 
+    def fileno(self) -> int:
+        """For a child process that shall hold the directory as well, until it ends."""
+        assert self._descriptor is not None, "the lock was released"
+        return self._descriptor
+
     def release(self) -> None:
         """May be called again."""
         if self._descriptor is not None:

@@ -129,12 +129,31 @@ class Registry(Protocol):
         """
         ...
 
+    def renew(
+        self, *, node: str, serial: str, key_hash: bytes, now: float, issue: Issue, asker: str = ""
+    ) -> CertificateRecord:
+        """The next certificate of `node`, which has shown `serial`. Durable.
+
+        The old one stays good until the new one was used, since the answer may get lost; the same
+        request once more then gets the same answer. RefusedError as of `check_certificate`, "renew-early"
+        before two thirds of the life, or "renew-often" soon after another renewal.
+        """
+        ...
+
+    def record_use(self, *, node: str, serial: str, now: float) -> None:
+        """Called when `node` has connected with `serial`: the certificates before it are superseded."""
+        ...
+
     def check_certificate(self, *, node: str, serial: str, connected: bool = False) -> None:
         """Returns if `node` may connect with certificate `serial`; where it is `connected`, if it may stay.
 
         A tunnel outlives that its certificate was renewed, but not that it was revoked. RefusedError
         "node-unknown" or "certificate-replaced" otherwise.
         """
+        ...
+
+    def entitled(self, *, now: float) -> set[str]:
+        """The nodes that have a certificate that counts `now`, connected or not."""
         ...
 
     def revision(self) -> int:

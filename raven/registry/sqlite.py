@@ -12,13 +12,15 @@ from typing import Any
 
 from raven.errors import RefusedError
 from raven.keys import PublicKey
-from raven.pki.renewal import renew_at
+from raven.pki.renewal import GRACE, renew_at
 from raven.pki.token import secret_matches
 from raven.registry.database import Database
 from raven.registry.interface import AuditRecord, CertificateRecord, Issue, NodeRecord, TokenRecord
 
 AUDIT_MAX = 100_000  # rows, about 20 MB: a day of a request a second, on a disk that must also hold the WAL
 AUDIT_FIELD_MAX = 500  # characters kept of a field; askers choose how long what they ask for is
+RENEW_EARLY = 3600.0  # seconds before it is due; an agent counts on another clock, and spreads
+RENEW_OFTEN = 600.0  # seconds between two renewals of a node: what a broken one can fill the disk with
 REMEMBER = 30 * 86400.0  # seconds a dead token or certificate is kept, so that its user hears why it is dead
 
 _NO_HASH = bytes(32)  # compared with when there is no such token, so that both answers take as long
@@ -114,7 +116,7 @@ class SqliteRegistry:
                 )
             certificate = issue(node)
             assert certificate.node == node
-            connection.execute("DELETE FROM certificates WHERE not_after < ?", (now - REMEMBER,))
+            connection.execute(_FORGET_CERTIFICATES, (now - GRACE - REMEMBER,))
             connection.execute(_REVOKE, (now, node))
             connection.execute(_INSERT_CERTIFICATE, (token_id, *_columns(certificate)))
             connection.execute(_UPSERT_NODE, (node, now, certificate.serial))
@@ -125,20 +127,49 @@ class SqliteRegistry:
             _append_audit(connection, [joined])
             return certificate
 
+    def renew(
+        self, *, node: str, serial: str, key_hash: bytes, now: float, issue: Issue, asker: str = ""
+    ) -> CertificateRecord:
+        with self._database.transaction(durable=True) as connection:
+            shown = _standing(connection.execute(_STANDING, (serial, node)).fetchone(), node)
+            newest = _current_certificate(connection, node)
+            if newest["serial"] != serial:
+                if newest["key_hash"] == key_hash and now < renew_at(*_bounds(newest)):
+                    return _certificate(newest)
+                if now < newest["issued"] + RENEW_OFTEN:
+                    raise RefusedError("renew-often", f"node {node} has renewed its certificate just now")
+            if now < renew_at(*_bounds(shown)) - RENEW_EARLY:
+                raise RefusedError("renew-early", f"the certificate of node {node} is not due yet")
+            certificate = issue(node)
+            assert certificate.node == node
+            connection.execute(_FORGET_CERTIFICATES, (now - GRACE - REMEMBER,))
+            connection.execute(_INSERT_CERTIFICATE, ("", *_columns(certificate)))
+            connection.execute(_UPSERT_NODE, (node, now, certificate.serial))
+            renewed = AuditRecord(
+                time=now,
+                event="renew",
+                node=node,
+                asker=asker,
+                target=certificate.serial,
+                verdict="allowed",
+            )
+            _append_audit(connection, [renewed])
+            return certificate
+
+    def record_use(self, *, node: str, serial: str, now: float) -> None:
+        if self._database.read(f"SELECT 1 {_OLDER} LIMIT 1", (node, serial)):
+            with self._database.transaction(durable=False) as connection:
+                connection.execute(
+                    f"UPDATE certificates SET superseded = ? WHERE rowid IN (SELECT rowid {_OLDER})",
+                    (now, node, serial),
+                )
+
     def check_certificate(self, *, node: str, serial: str, connected: bool = False) -> None:
         rows = self._database.read(_STANDING, (serial, node))
-        if not rows:
-            raise RefusedError("node-unknown", f"node {node} is not registered here; it has to join again")
-        (known,) = rows
-        if known["serial"] is None or known["revoked"] is not None:
-            raise RefusedError(
-                "certificate-replaced", f"node {node} joined again with another certificate since"
-            )
-        if known["superseded"] is not None and not connected:
-            raise RefusedError(
-                "certificate-replaced",
-                f"node {node} has renewed this certificate, and used the newer one since",
-            )
+        _standing(rows[0] if rows else None, node, connected=connected)
+
+    def entitled(self, *, now: float) -> set[str]:
+        return {row["name"] for row in self._database.read(_ENTITLED, (now,))}
 
     def revision(self) -> int:
         value: int = self._database.read("SELECT value FROM revision")[0][0]
@@ -174,10 +205,19 @@ def open_existing(path: Path, *, now: float) -> Iterator[SqliteRegistry]:
 
 
 _SEEN = "UPDATE nodes SET last_seen = max(coalesce(last_seen, 0), ?) WHERE name = ?"
+_FORGET_CERTIFICATES = "DELETE FROM certificates WHERE not_after < ?"
 _REVOKE = "UPDATE certificates SET revoked = ? WHERE node = ? AND revoked IS NULL"
 _STANDING = (
-    "SELECT serial, revoked, superseded FROM nodes"
-    " LEFT JOIN certificates ON node = name AND serial = ? WHERE name = ?"
+    "SELECT certificates.* FROM nodes LEFT JOIN certificates ON node = name AND serial = ? WHERE name = ?"
+)
+_ENTITLED = (
+    "SELECT DISTINCT name FROM nodes JOIN certificates ON node = name"
+    " WHERE revoked IS NULL AND superseded IS NULL AND not_after >= ?"
+)
+# rowid grows with every certificate, where times of issue may be equal
+_OLDER = (
+    "FROM certificates WHERE node = ? AND superseded IS NULL AND revoked IS NULL"
+    " AND rowid < (SELECT rowid FROM certificates WHERE serial = ?)"
 )
 _INSERT_CERTIFICATE = (
     "INSERT INTO certificates (token_id, serial, node, key_hash, not_before, not_after, issued, pem)"
@@ -198,6 +238,23 @@ def _find_token(connection: sqlite3.Connection, token_id: str, secret: bytes) ->
     if not secret_matches(secret, token.secret_hash if token else _NO_HASH) or token is None:
         raise RefusedError("token-unknown", "this gateway knows no such token")
     return token
+
+
+def _standing(certificate: Any, node: str, *, connected: bool = False) -> Any:
+    """The row that `_STANDING` gave, if the node may use that certificate; RefusedError otherwise."""
+    if certificate is None:
+        raise RefusedError("node-unknown", f"node {node} is not registered here; it has to join again")
+    if certificate["serial"] is None or certificate["revoked"] is not None:
+        raise RefusedError("certificate-replaced", f"node {node} joined again with another certificate since")
+    if certificate["superseded"] is not None and not connected:
+        raise RefusedError(
+            "certificate-replaced", f"node {node} has renewed this certificate, and used the newer one since"
+        )
+    return certificate
+
+
+def _bounds(certificate: Any) -> tuple[float, float]:
+    return certificate["not_before"], certificate["not_after"]
 
 
 def _current_certificate(connection: sqlite3.Connection, node: str) -> Any:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from agent.join import join
 from gateway import tunnel_server
 from gateway.join import JoinResult, serve_join
 from gateway.network import GatewayNetwork
+from gateway.renew import renew
+from gateway.revocation import cut_withdrawn
 from gateway.token import add_token
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import Offline, TunnelTable
@@ -23,6 +26,8 @@ from raven.control.messages import (
     GatewayHello,
     Message,
     PacketReport,
+    RenewRefused,
+    RenewRequest,
     decode_control_untrusted,
     encode,
 )
@@ -30,9 +35,11 @@ from raven.mux.connection import Connection
 from raven.net.tls import agent_context, gateway_context
 from raven.net.tls_stream import client_handshake
 from raven.net.tunnel import Tunnel, TunnelLost
-from raven.registry.agent_state import AgentState
+from raven.net.tunnel_stream import StreamRefused
+from raven.registry.agent_state import AgentState, open_agent
 from raven.registry.gateway_state import GatewayState, open_gateway
 from raven.registry.sqlite import SqliteRegistry
+from tests.aged import DAY, past
 
 
 @dataclass
@@ -94,6 +101,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
             off="not in this test",
         ),
         join=serve,
+        renew=partial(renew, authority=state.authority, registry=registry),
     )
     yield Bench(server, state, registry, tmp_path)
     registry.close()
@@ -253,3 +261,62 @@ async def test_a_certificate_that_was_replaced(bench: Bench) -> None:
         await join(bench.directory / "again", gateway=gateway, token=token, node="shop-1")
         await _lost(await bench.dial(old), _hello("shop-1"))
         await bench.refused("certificate-replaced")
+
+
+async def test_an_expired_certificate_gets_a_tunnel_without_anything(bench: Bench) -> None:
+    with past(bench.directory / "old", now=time.time() - 100 * DAY) as then:
+        then.join(bench.directory / "shop-1", "shop-1", "127.0.0.1:1")
+        server = replace(
+            bench.server,
+            registry=then.registry,
+            context=gateway_context(then.state),
+            renew=partial(renew, authority=then.state.authority, registry=then.registry),
+        )
+        old = replace(bench, server=server)
+        state = open_agent(bench.directory / "shop-1", now=time.time())
+        async with _serving(old) as nursery:
+            tunnel = await old.dial(state)
+            nursery.start_soon(tunnel.run, None)
+            await tunnel.send_control(encode(_hello("shop-1")))
+            greeting = decode_control_untrusted(await tunnel.control.receive())
+            assert isinstance(greeting, GatewayHello)
+            assert (greeting.renew_only, greeting.renew_in) == (True, 0.0)
+            assert abs(greeting.now - time.time()) < 10
+            assert old.server.table.live("shop-1") is None
+            with trio.fail_after(10), pytest.raises(StreamRefused):
+                await tunnel.open_stream(b"{}")
+            await tunnel.send_control(encode(RenewRequest(csr_pem="nonsense")))
+            answer = decode_control_untrusted(await tunnel.control.receive())
+            assert isinstance(answer, RenewRefused)
+            assert answer.reason == "bad-csr"
+            await tunnel.drain("enough")
+            # Whatever else it says ends it.
+            assert "renews it and nothing else" in await _lost(
+                await old.dial(state), _hello("shop-1"), PacketReport(problem="")
+            )
+            await old.refused("renew-only")
+            assert old.server.refused["renew-bad-csr"] == 1
+        state.close()
+
+
+async def test_a_certificate_that_expires_ends_its_tunnel(bench: Bench) -> None:
+    async with _serving(bench) as nursery:
+        state = await bench.join("shop-1")
+        nursery.start_soon(cut_withdrawn, bench.registry, bench.server.table, bench.server.network)
+        tunnel = await bench.dial(state)
+        ended = trio.Event()
+
+        async def run() -> None:
+            with pytest.raises(TunnelLost, match="the certificate of node shop-1 has expired"):
+                await tunnel.run(None)
+            ended.set()
+
+        nursery.start_soon(run)
+        await tunnel.send_control(encode(_hello("shop-1")))
+        await tunnel.control.receive()
+        live = bench.server.table.live("shop-1")
+        assert live is not None
+        assert live.expires > time.time() + 89 * DAY
+        live.expires = time.time() - 1
+        with trio.fail_after(2):
+            await ended.wait()

@@ -135,7 +135,7 @@ def test_a_node_and_a_gateway_know_each_other(write: Write, shake: Shake) -> Non
         assert alpn(end) == STREAM_ALPN
         assert end.version() == "TLSv1.3"
     seen = check_node(ends.server, cluster="lab")
-    assert seen == Peer(node_identity("lab", "shop-1"), leaf.serial, leaf.not_after)
+    assert seen == Peer(node_identity("lab", "shop-1"), leaf.serial, leaf.not_before, leaf.not_after)
     assert check_gateway(ends.client, cluster="lab").identity == gateway_identity("lab", "gw")
     assert peer_identity(ends.client) == gateway_identity("lab", "gw")
     assert refusal(check_node, ends.server, cluster="other") == "wrong-cluster"
@@ -179,25 +179,12 @@ def test_another_protocol_is_refused(write: Write, shake: Shake, protocols: list
             {"server": "another cluster's CA", "client": "does not know the CA"},
         ),
         (node(), OTHER_CA, gateway(), {"client": "another cluster's CA"}),
-        (
-            node(now=NOW - 100 * DAY),
-            CA,
-            gateway(),
-            {"server": "has expired", "client": "finds our certificate"},
-        ),
-        (node(now=NOW + DAY), CA, gateway(), {"server": "not valid yet", "client": ""}),
-        (node(), CA, gateway(now=NOW - 100 * DAY), {"client": "has expired"}),
-        (node(), CA, gateway(now=NOW + DAY), {"client": "not valid yet; is this machine's clock right?"}),
         (gateway(), CA, gateway(), {"server": "the other role", "client": ""}),
         (node(), CA, node(), {"client": "the other role"}),
     ],
     ids=[
         "node of another CA",
         "gateway of another CA",
-        "expired node",
-        "node of the future",
-        "expired gateway",
-        "gateway of the future",
         "gateway as node",
         "node as gateway",
     ],
@@ -208,6 +195,18 @@ def test_a_handshake_that_must_fail_says_why(
     ends = shake(agent_context(write(client.pem, client_ca)), gateway_context(write(server.pem)))
     for name, part in problem.items():
         assert part in ends.problems[name]
+
+
+@pytest.mark.parametrize("past", [100 * DAY, 3000 * DAY, -DAY, -3000 * DAY])
+def test_times_are_left_to_who_knows_the_time(write: Write, shake: Shake, past: float) -> None:
+    ca = make_authority(now=NOW - past)
+    leaf, other = node(ca=ca, now=NOW - past), gateway(ca=ca, now=NOW - past)
+    ends = shake(agent_context(write(leaf.pem, ca)), gateway_context(write(other.pem, ca)))
+    assert ends.problems == {}
+    seen = check_node(ends.server, cluster="lab")
+    assert (seen.not_before, seen.not_after) == (leaf.not_before, leaf.not_after)
+    seen = check_gateway(ends.client, cluster="lab")
+    assert (seen.not_before, seen.not_after) == (other.not_before, other.not_after)
 
 
 def test_an_older_tls_is_refused(write: Write, shake: Shake) -> None:
