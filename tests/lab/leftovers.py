@@ -99,6 +99,15 @@ def remove(prefix: str) -> None:
         raise LabError("left behind: " + "; ".join(left))
 
 
+def remove_empty(directory: Path) -> None:
+    """Removes a directory that the world's programs made on their way, unless somebody else uses it."""
+    with contextlib.suppress(OSError):
+        if not any(directory.iterdir()):
+            # `ip netns add` mounts its directory on itself; where nothing is mounted, this fails, and may.
+            subprocess.run(["umount", directory], capture_output=True, check=False)
+            directory.rmdir()
+
+
 def _command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

@@ -15,7 +15,7 @@ from typing import Self
 
 from tests.lab import leftovers, wires
 from tests.lab.errors import LabError
-from tests.lab.machine import Machine
+from tests.lab.machine import NETNS, Machine
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -44,7 +44,7 @@ class World:
         self.directory = leftovers.directory_of(self.prefix)
         self._letters = sites
         self._handlers: dict[signal.Signals, object] = {}
-        self._made_wireguard_directory = not leftovers.WIREGUARD.is_dir()
+        self._made = [path for path in (leftovers.WIREGUARD, NETNS) if not path.is_dir()]
         self.machines: dict[str, Machine] = {}
         self.sites: dict[str, Site] = {}
 
@@ -92,9 +92,8 @@ class World:
                     machine.stop_all()
             finally:
                 leftovers.remove(self.prefix)
-                if self._made_wireguard_directory:
-                    with contextlib.suppress(OSError):  # somebody else's socket is in it
-                        leftovers.WIREGUARD.rmdir()
+                for path in self._made:
+                    leftovers.remove_empty(path)
         self._release_signals()
 
     def _catch_signals(self) -> None:
@@ -139,9 +138,12 @@ def missing() -> str:
     if os.geteuid() != 0:
         return "network namespaces need root"
     name = f"rvn{secrets.token_hex(2)}-try"
+    made = not NETNS.is_dir()
     try:
         wires.ip([f"netns add {name}"])
         wires.ip([f"netns del {name}"])
+        if made:
+            leftovers.remove_empty(NETNS)
     except FileNotFoundError:
         return "iproute2 is not installed"
     except LabError as error:
