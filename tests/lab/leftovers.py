@@ -104,7 +104,7 @@ def remove_empty(directory: Path) -> None:
     with contextlib.suppress(OSError):
         if not any(directory.iterdir()):
             # `ip netns add` mounts its directory on itself; where nothing is mounted, this fails, and may.
-            subprocess.run(["umount", directory], capture_output=True, check=False)
+            subprocess.run(["umount", "-n", directory], capture_output=True, check=False)
             directory.rmdir()
 
 
