@@ -74,8 +74,7 @@ def copyable(scene: Scene) -> list[tuple[str, str]]:
 
 def ssh_command(server: SshServer, node: str) -> tuple[str, ...]:
     """ssh to a node by CONNECT through the gateway; nc is Debian's netcat-openbsd."""
-    proxy = f"ProxyCommand=nc -X connect -x {raven.OAM} %h %p"
-    return server.client(node, "-o", proxy)
+    return ("ssh", "-F", str(server.client_configuration(f"nc -X connect -x {raven.OAM} %h %p")), node)
 
 
 def prometheus_configuration(discovery: str) -> str:

@@ -99,6 +99,16 @@ class SshServer(NamedTuple):
             f"root@{host}",
         )
 
+    def client_configuration(self, proxy_command: str) -> Path:
+        """A file for `ssh -F` with which any host name leads to this server, through `proxy_command`."""
+        path = self.key.with_name("ssh_config")
+        path.write_text(
+            f"User root\nPort {self.port}\nIdentityFile {self.key}\nIdentitiesOnly yes\nBatchMode yes\n"
+            f"ConnectTimeout 5\nUserKnownHostsFile {self.known_hosts}\nHostKeyAlias lab\n"
+            f"ProxyCommand {proxy_command}\n"
+        )
+        return path
+
 
 def sshd(machine: Machine, port: int = 2222, *, max_startups: int = 10) -> SshServer:
     """OpenSSH's server on all addresses of the machine, one throw-away key allowed in as root."""
