@@ -10,7 +10,6 @@ driver broke the contract.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from raven.errors import LocalError, PeerError
 from raven.mux import frames
@@ -29,13 +28,12 @@ from raven.mux.events import (
     StreamReset,
     Writable,
 )
-from raven.mux.flow import ReceiveBuffer, WindowBudget
+from raven.mux.flow import WindowBudget
 from raven.mux.frames import FrameType
 from raven.mux.liveness import Liveness, Verdict
 from raven.mux.outbox import Outbox
 from raven.mux.stream import Stream
-
-LAST_STREAM: Final = 0xFFFFFFFF
+from raven.mux.table import StreamTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,19 +58,19 @@ class Connection:
         self.ended = False
         self._said_go_away = False
         self._limits = limits
-        self._streams: dict[StreamId, Stream] = {}
-        self._theirs = 0  # streams of the table that the peer opened
-        self._next_ours = 1 if initiator else 2
-        self._next_theirs = 2 if initiator else 1
+        self._streams = StreamTable(
+            initiator=initiator,
+            budget=WindowBudget(limits.windows_total, least=limits.window_least),
+            window_start=limits.window_start,
+            window_max=limits.window_max,
+        )
         self._decoder = frames.FrameDecoder()
         self._outbox = Outbox(
             control_max=limits.control_queue, datagrams_max=limits.datagram_queue, counters=self.counters
         )
-        self._budget = WindowBudget(limits.windows_total, least=limits.window_least)
         self._liveness = Liveness(initiator=initiator, now=now)
         self._events: list[Event] = []
         self._message = bytearray()  # pieces of the control message that is coming in
-        self._asked: set[int] = set()  # tokens of the driver's own pings
         self._handlers: dict[int, Callable[[StreamId, memoryview, float], None]] = {
             FrameType.OPEN: self._on_open,
             FrameType.ACCEPT: self._on_accept,
@@ -93,7 +91,7 @@ class Connection:
         """Why `open_stream` would not do now; None when it would."""
         if self.going_away or self.ended:
             return RefusalCode.GOING_AWAY
-        if len(self._streams) - self._theirs >= self._limits.streams:
+        if self._streams.ours >= self._limits.streams:
             return RefusalCode.BUSY
         return None
 
@@ -103,11 +101,11 @@ class Connection:
             raise LocalError(f"an OPEN header has at most {frames.OPEN_HEADER_MAX} bytes, not {len(header)}")
         if (refusal := self.why_not_open()) is not None:
             raise LocalError(f"no stream can be opened: {refusal.name}")
-        stream = self._add(StreamId(self._next_ours), priority, ours=True)
-        self._next_ours += 2
+        stream = self._streams.add_ours(priority)
+        self._liveness.active = True
         window = stream.receive.window
         self._queue(frames.encode_open(stream.id, priority=priority, window=window, header=header))
-        if self._next_ours > LAST_STREAM:
+        if self._streams.used_up:
             self.go_away(EndCode.SHUTDOWN, "stream numbers are used up")
         return stream.id
 
@@ -237,9 +235,7 @@ class Connection:
 
     def ping(self, now: float) -> int:
         """Sends a PING; the token that its Pong will carry."""
-        token = self._ping(now)
-        self._asked.add(token)
-        return token
+        return self._ping(now)
 
     def go_away(self, code: EndCode, message: str) -> None:
         """No new streams from now on. Any other code than SHUTDOWN ends the connection: flush, then close."""
@@ -330,37 +326,30 @@ class Connection:
 
     def _find(self, stream_id: StreamId, frame_type: FrameType) -> Stream | None:
         """The stream a frame is for; None when it is over. PeerError when it never was."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            ours = stream_id % 2 == self._next_ours % 2
-            if stream_id >= (self._next_ours if ours else self._next_theirs):
-                text = f"{frame_type.name} frame for stream {stream_id}, which was never opened"
-                raise PeerError("never-opened", text)
-        elif not stream.answered and frame_type not in (FrameType.ACCEPT, FrameType.RESET):
-            text = f"{frame_type.name} frame for stream {stream_id} before its ACCEPT"
-            raise PeerError("before-accept", text)
+        stream = self._streams.get_untrusted(stream_id, frame_type.name)
         if stream is None or stream.reset:
             self.counters["late-frame"] += 1
             return None
+        if not stream.answered and frame_type not in (FrameType.ACCEPT, FrameType.RESET):
+            text = f"{frame_type.name} frame for stream {stream_id} before its ACCEPT"
+            raise PeerError("before-accept", text)
         return stream
 
     def _on_open(self, stream_id: StreamId, payload: memoryview, now: float) -> None:
-        if stream_id != self._next_theirs:
-            text = f"OPEN of stream {stream_id}, the next would be {self._next_theirs}"
-            raise PeerError("open-out-of-order", text)
-        self._next_theirs += 2
+        self._streams.take_number_untrusted(stream_id)
         number, window, header = frames.decode_open_untrusted(payload)
         if self._said_go_away:
             code, text = RefusalCode.GOING_AWAY, "this end is shutting down"
             self._queue(frames.encode_reset(stream_id, code=code, message=text))
             return
-        if self._theirs >= self._limits.streams:
-            code, text = RefusalCode.BUSY, f"{self._theirs} streams are open already"
+        if self._streams.theirs >= self._limits.streams:
+            code, text = RefusalCode.BUSY, f"{self._streams.theirs} streams are open already"
             self.counters["too-many-streams"] += 1
             self._queue(frames.encode_reset(stream_id, code=code, message=text))
             return
         priority = Priority.INTERACTIVE if number == Priority.INTERACTIVE else Priority.BULK
-        stream = self._add(stream_id, priority, ours=False)
+        stream = self._streams.add_theirs(stream_id, priority)
+        self._liveness.active = True
         stream.send.limit = window
         self._events.append(StreamOpened(stream_id, header, priority))
 
@@ -440,8 +429,7 @@ class Connection:
         rtt = self._liveness.pong_received(token, now)
         if rtt is None:
             self.counters["unasked-pong"] += 1
-        elif token in self._asked:
-            self._asked.remove(token)
+        else:
             self._events.append(Pong(token, rtt))
 
     def _on_go_away(self, _: StreamId, payload: memoryview, now: float) -> None:
@@ -466,25 +454,14 @@ class Connection:
 
     # Common ---------------------------------------------------------------------------------------
 
-    def _add(self, stream_id: StreamId, priority: Priority, *, ours: bool) -> Stream:
-        limits = self._limits
-        receive = ReceiveBuffer(self._budget, window=limits.window_start, window_max=limits.window_max)
-        stream = Stream(stream_id, ours, priority, receive)
-        self._streams[stream_id] = stream
-        self._theirs += not ours
-        self._liveness.active = True
-        return stream
-
     def _remove_if_over(self, stream: Stream) -> None:
         if stream.over:
             self._remove(stream)
 
     def _remove(self, stream: Stream) -> None:
-        del self._streams[stream.id]
-        self._theirs -= not stream.ours
-        self._liveness.active = bool(self._streams)
+        self._streams.remove(stream)
         self._outbox.forget(stream)
-        stream.receive.drop()
+        self._liveness.active = bool(self._streams)
 
     def _queue(self, frame: bytes) -> None:
         """A frame that goes before all streams. A peer that makes us queue without end is sent away."""

@@ -71,7 +71,7 @@ class DatagramsReceived:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The PING that `ping` named `token` came back after `rtt` seconds."""
+    """A PING came back after `rtt` seconds; `token` tells whether it is one that `ping` sent."""
 
     token: int
     rtt: float

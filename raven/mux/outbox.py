@@ -36,7 +36,7 @@ class Outbox:
         self._waiting: dict[StreamId, Stream] = {}  # the streams in the scheduler
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._scheduler or self._credits or self._pongs)
+        return bool(self._control or self._waiting or self._credits or self._pongs or self._datagrams)
 
     @property
     def control_size(self) -> int:

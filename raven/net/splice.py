@@ -83,7 +83,7 @@ class _Direction:
         """
         while True:
             try:
-                data = await self._source.receive_some(BUFFER)
+                data = await self._receive()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self.source_broken = str(error) or "the connection broke"
                 both.cancel()
@@ -92,8 +92,26 @@ class _Direction:
                 if not data:
                     await self._sink.send_eof()
                     return
-                await self._sink.send_all(data)
+                await self._send(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self.sink_broken = str(error) or "the connection broke"
                 return
             self.copied += len(data)
+
+    # One side of a splice always waits for the kernel and lets others run, so the tunnel's side need not:
+    # a pass of the event loop costs as much as sealing two records.
+
+    async def _receive(self) -> bytes | bytearray:
+        if isinstance(self._source, TunnelStream):
+            data = self._source.receive_nowait(BUFFER)
+            if data is not None:
+                return data
+        return await self._source.receive_some(BUFFER)
+
+    async def _send(self, data: bytes | bytearray) -> None:
+        if isinstance(self._sink, TunnelStream):
+            taken = self._sink.send_nowait(data)
+            if taken < len(data):
+                await self._sink.send_all(memoryview(data)[taken:])
+        else:
+            await self._sink.send_all(data)

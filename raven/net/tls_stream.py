@@ -52,6 +52,7 @@ class TLSStream(trio.abc.Stream):
         self._socket = sock
         self._closed = False
         self._half_sent = False
+        self._receive_waited = False  # the last loan let other tasks run
         self._receive_conflict = ConflictDetector("another task is receiving from this TLS stream")
         self._send_conflict = ConflictDetector("another task is sending on this TLS stream")
         try:
@@ -64,12 +65,14 @@ class TLSStream(trio.abc.Stream):
         with self._send_conflict:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_sendable()
+            waited = False
             if data:
                 # OpenSSL knows how far it got with these bytes and wants the same ones again.
                 self._half_sent = True
-                await self._until_done(lambda: self._socket.send(data))
+                _, waited = await self._until_done(lambda: self._socket.send(data))
                 self._half_sent = False
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         with self._send_conflict:
@@ -84,15 +87,22 @@ class TLSStream(trio.abc.Stream):
         with self._receive_conflict:
             await trio.lowlevel.checkpoint()
             self._check_open()
-            return await self._until_done(lambda: self._socket.recv(min(most, RECORD_MAX)))
+            data, _ = await self._until_done(lambda: self._socket.recv(min(most, RECORD_MAX)))
+            return data
 
     async def receive_borrowed(self, max_bytes: int) -> memoryview:
-        """Like receive_some, but of several records, and only lent: valid until the caller's next await."""
+        """Like receive_some, but of several records, and only lent: valid until the caller's next await.
+
+        Lets other tasks run at every second call at the latest: a pass of the event loop costs as much as
+        two records.
+        """
         with self._receive_conflict:
-            await trio.lowlevel.checkpoint()
+            if not self._receive_waited:
+                await trio.lowlevel.checkpoint()
             self._check_open()
             view = self._scratch[:max_bytes]
-            return view[: await self._until_done(lambda: self._read_records(view))]
+            filled, self._receive_waited = await self._until_done(lambda: self._read_records(view))
+            return view[:filled]
 
     def _read_records(self, view: memoryview) -> int:
         """Fills `view` with what is there; the error that ended it only when there was nothing."""
@@ -159,7 +169,7 @@ class TLSStream(trio.abc.Stream):
         if self._half_sent:
             raise trio.BrokenResourceError("an earlier send was cancelled in the middle of a record")
 
-    async def _until_done(self, step: Callable[[], T]) -> T:
+    async def _until_done(self, step: Callable[[], T]) -> tuple[T, bool]:
         try:
             return await _until_done(self._socket, step)
         except OSError as error:  # ssl.SSLError is one
@@ -244,12 +254,14 @@ def _reason(error: OSError) -> str:
     return "tls-eof"
 
 
-async def _until_done(sock: ssl.SSLSocket, step: Callable[[], T]) -> T:
-    """Repeats `step` when OpenSSL says that it wants more of the socket. ssl.SSLError, OSError."""
+async def _until_done(sock: ssl.SSLSocket, step: Callable[[], T]) -> tuple[T, bool]:
+    """Repeats `step` while OpenSSL wants more of the socket: the result, and whether that meant waiting."""
+    waited = False
     while True:
         try:
-            return step()
+            return step(), waited
         except ssl.SSLWantReadError:
             await trio.lowlevel.wait_readable(sock)
         except ssl.SSLWantWriteError:
             await trio.lowlevel.wait_writable(sock)
+        waited = True

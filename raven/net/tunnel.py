@@ -41,6 +41,7 @@ __all__ = [
 READ_MAX: Final = 256 * 1024  # bytes; what one wake-up may bring
 CONTROL_WAITING: Final = 64  # control messages nobody has read; more means that nobody ever will
 LAST_WORDS: Final = 1.0  # seconds for a GOAWAY and a close to leave
+FLUSH_SMALL: Final = 4 * 1024  # bytes; less is worth a moment's wait for more
 FLUSH_MIN: Final = 16 * 1024  # bytes; one TLS record
 FLUSH_MAX: Final = 256 * 1024  # bytes; beyond it the cost per byte no longer falls
 FLUSH_SLOW: Final = 0.020  # seconds; a flush that takes longer holds up a keystroke
@@ -256,7 +257,7 @@ class Tunnel:
                     connection.receive_eof()
                     self.flush()
                 else:
-                    self._lose("transport", f"{error.__cause__ or error}")
+                    self._lose("transport", f"{error.__cause__ or error}", cause=error)
 
     async def _write(self) -> None:
         transport, connection = self._transport, self.connection
@@ -266,9 +267,11 @@ class Tunnel:
                 while not self._done:
                     if not connection.wants_to_send:
                         await self._writer.park()
-                        # Whoever else is ready to run may add to this flush.
-                        await trio.lowlevel.checkpoint()
                     data = connection.data_to_send(size)
+                    if len(data) < FLUSH_SMALL:
+                        # Whoever else is ready to run may add to a flush that would cost a record alone.
+                        await trio.lowlevel.checkpoint()
+                        data += connection.data_to_send(size)
                     self._room.unpark_all()
                     if not data:
                         continue
@@ -283,7 +286,7 @@ class Tunnel:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 # What the peer said before it closed may still be on its way to the reader.
                 await trio.sleep(LAST_WORDS)
-                self._lose("transport", f"{error.__cause__ or error}")
+                self._lose("transport", f"{error.__cause__ or error}", cause=error)
         self._loops.cancel()
 
     @property
@@ -413,11 +416,12 @@ class Tunnel:
         if self._finished.is_set():
             raise TunnelLost("closed", f"the tunnel to {self.peer} is closed")
 
-    def _lose(self, reason: str, message: str) -> None:
+    def _lose(self, reason: str, message: str, *, cause: Exception | None = None) -> None:
         """The first reason counts. The writer gets a moment for last words to a peer that can hear them."""
         if self.lost is not None:
             return
         self.lost = TunnelLost(reason, f"the tunnel to {self.peer} was lost: {message}")
+        self.lost.__cause__ = cause
         if reason in _UNHEARD:
             self._loops.cancel()
         else:

@@ -126,6 +126,22 @@ class TunnelStream(trio.abc.HalfCloseableStream):
                 await self._receiver.park()
             raise trio.ClosedResourceError("this tunnel stream was closed here")
 
+    def receive_nowait(self, max_bytes: int) -> bytes | bytearray | None:
+        """Like receive_some, for who waits elsewhere; None when it would wait or raise."""
+        if self._closed:
+            return None
+        with self._receive_conflict:
+            return self._read(max_bytes)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Like send_all, for who waits elsewhere; the bytes taken, 0 when it would wait or raise."""
+        if self._closed or self._eof_sent or self._broken:
+            return 0
+        with self._send_conflict:
+            taken = self._connection.send_data(self.stream, data)
+            self._carrier.flush()
+            return taken
+
     async def send_eof(self) -> None:
         with self._send_conflict:
             await trio.lowlevel.checkpoint_if_cancelled()

@@ -176,10 +176,8 @@ def test_windows_grow_on_a_long_path_and_not_for_a_slow_reader() -> None:
                 pass
             pair.run(0.05)
             pair.right.connection.read(stream, reader_rate // 20, pair.now)
-        room = (
-            pair.left.connection._streams[stream].send.limit
-            - pair.left.connection._streams[stream].send.acked
-        )
+        [sending] = pair.left.connection._streams
+        room = sending.send.limit - sending.send.acked
         assert (room == Limits().window_max) is grown
         assert (room == Limits().window_start) is not grown
 
@@ -344,7 +342,7 @@ def test_more_streams_than_allowed() -> None:
 def test_stream_numbers_run_out() -> None:
     pair = Pair()
     last = StreamId(0xFFFFFFFF)
-    pair.left.connection._next_ours = pair.right.connection._next_theirs = last
+    pair.left.connection._streams._next_ours = pair.right.connection._streams._next_theirs = last
     assert pair.open() == last
     assert pair.left.connection.why_not_open() is RefusalCode.GOING_AWAY
     assert pair.right.of(GoAwayReceived)

@@ -127,7 +127,7 @@ class Driver:
                 raise AssertionError(error)
 
     def check_bounds(self) -> None:
-        streams = self.connection._streams.values()
+        streams = self.connection._streams
         assert len(streams) <= 2 * LIMITS.streams
         held = 0
         for stream in streams:
@@ -192,7 +192,7 @@ def test_random_traffic(seed: int) -> None:
         for stream in end.halves:
             end.connection.close(stream)
         assert end.connection.streams_open == 0
-        assert end.connection._budget._left == LIMITS.windows_total
+        assert end.connection._streams._budget._left == LIMITS.windows_total
 
 
 def compare(left: Driver, right: Driver) -> None:

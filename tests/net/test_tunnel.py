@@ -1,5 +1,8 @@
 """The tunnel between two real ends: over memory streams, and over TLS where the transport matters."""
 
+import socket
+import ssl
+
 import pytest
 import trio
 import trio.testing
@@ -445,6 +448,20 @@ async def test_a_transport_that_breaks() -> None:
         for lost in both.ended.values():
             assert lost
             assert lost.reason in ("transport", "eof")
+
+
+async def test_what_tls_has_against_us_is_the_cause() -> None:
+    """A certificate is refused after our handshake is done (RFC 8446, section 4.4): the tunnel hears it."""
+    ours, theirs = await tls_pair()
+    tunnel = Tunnel(ours, initiator=True, peer="gateway")
+    alert = theirs.socket.detach()
+    with socket.socket(fileno=alert) as raw:
+        raw.sendall(b"\x15\x03\x03\x00\x02\x02\x74")  # certificate_required, in the clear: OpenSSL objects
+        with pytest.raises(TunnelLost) as raised:
+            await tunnel.run(None)
+    assert raised.value.reason == "transport"
+    assert isinstance(raised.value.__cause__, trio.BrokenResourceError)
+    assert isinstance(raised.value.__cause__.__cause__, ssl.SSLError)
 
 
 async def test_a_peer_that_breaks_the_rules_is_told() -> None:
