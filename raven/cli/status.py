@@ -36,7 +36,7 @@ def _print_gateway(of: GatewaySnapshot) -> None:
     else:
         render.say(nodes.NOBODY)
     _print_refused("connections", of.refused)
-    _print_problems(of.problems)
+    _print_problems(of)
 
 
 def _print_agent(of: AgentSnapshot) -> None:
@@ -66,7 +66,7 @@ def _print_agent(of: AgentSnapshot) -> None:
         if uplink.lane.state != "up":
             render.say(uplink.lane.detail)
     _print_refused("streams", of.refused)
-    _print_problems(of.problems)
+    _print_problems(of)
 
 
 def _print_title(role: str, name: str, of: GatewaySnapshot | AgentSnapshot) -> None:
@@ -91,6 +91,7 @@ def _print_refused(what: str, refused: dict[str, int]) -> None:
         render.say(f"{what} turned away since the start: {counts}")
 
 
-def _print_problems(problems: list[str]) -> None:
-    for problem in problems:
-        render.say(f"problem: {problem}", style="yellow")
+def _print_problems(of: GatewaySnapshot | AgentSnapshot) -> None:
+    for problem in of.problems:
+        if problem.removeprefix("packets: ") not in of.packets.detail:  # which stands further up
+            render.say(f"problem: {problem}", style="yellow")
