@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from raven import __version__
+
+if TYPE_CHECKING:
+    from raven.config import Address
 
 JSON = click.option(
     "-o",
@@ -80,6 +84,62 @@ def ping(socket: Path | None, node: str, count: int, interval: float, output: st
     from raven.cli import ping
 
     sys.exit(ping.ping(socket, node, count=count, interval=interval, json=output == "json"))
+
+
+@cli.command()
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where its state lies.")
+@click.option(
+    "--gateway",
+    "gateways",
+    multiple=True,
+    metavar="HOST:P",
+    help="A gateway to try, instead of those the agent dials. May be given several times.",
+)
+@click.option(
+    "--target",
+    default="",
+    metavar="NODE:PORT",
+    help="A target to try: from a gateway by a real request, on a node by its allow list and a connection.",
+)
+@click.option(
+    "--wg-interface", default="", metavar="NAME", help="The packet lane's device. [raven0, raven-gw]"
+)
+@JSON
+@click.pass_obj
+def doctor(
+    socket: Path | None,
+    state_dir: Path | None,
+    gateways: tuple[str, ...],
+    target: str,
+    wg_interface: str,
+    output: str,
+) -> None:
+    """Check every hop that can be seen from here, and name the first broken one.
+
+    Works on an agent's host and on a gateway's, with or without the daemon running. Exit codes: 0 all well, 1
+    something is broken, 2 it could not run.
+    """
+    from raven.cli import doctor
+
+    sys.exit(
+        doctor.doctor(
+            socket,
+            state_dir=state_dir,
+            gateways=[_dialled(text) for text in gateways],
+            target=target,
+            interface=wg_interface,
+            json=output == "json",
+        )
+    )
+
+
+def _dialled(text: str) -> Address:
+    from raven.config import parse_dial
+
+    try:
+        return parse_dial(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: expected HOST:PORT; {error}") from error
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What `ravenctl doctor` and `netcheck` look at, and how they judge it."""

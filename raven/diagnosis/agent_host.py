@@ -1,0 +1,100 @@
+"""What an agent's host can see: its own state, the way to each gateway, the tunnel, a target, its packets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raven.config import Address
+from raven.diagnosis import judge, lanes, packet_host, target, way
+from raven.diagnosis.finding import Finding
+from raven.diagnosis.own_state import NEW_CERTIFICATE, OwnState, read_state
+from raven.status import AgentSnapshot
+
+
+async def examine(
+    *,
+    directory: Path | None,
+    snapshot: AgentSnapshot | None,
+    absence: str,
+    gateways: Sequence[Address],
+    wanted: str,
+    interface: str,
+) -> list[Finding]:
+    """Everything; `directory` None where nobody joined, `absence` says why there is no `snapshot`.
+
+    `gateways` replace those of the state, `wanted` is a target or "". RefusedError for one that is none.
+    """
+    state = read_state(directory, "agent") if directory is not None else None
+    node = snapshot.node if snapshot is not None else state.agent.node if state and state.agent else ""
+    asked = target.parse(wanted, node or "node") if wanted else None
+    found = list(state.findings) if state is not None else []
+    dialled, spoiled = _gateways(gateways, snapshot, state)
+    contacts = await way.to(dialled)
+    found += spoiled
+    found += way.findings(
+        contacts, ca=state.ca if state else None, cluster=state.agent.cluster if state and state.agent else ""
+    )
+    if state is not None and state.leaf is not None:
+        found.append(
+            judge.certificate(
+                state.leaf,
+                now=way.gateway_time(contacts),
+                about=str(state.directory / "node.crt"),
+                rejoin=NEW_CERTIFICATE["agent"],
+            )
+        )
+    if snapshot is not None:
+        up = f"process {snapshot.pid}, up {judge.span(snapshot.uptime_s)}, raven {snapshot.software}"
+        found.append(Finding(hop="daemon", result="ok", about="raven-agent", said=up))
+        found += [*lanes.tunnels(snapshot), *lanes.problems(snapshot)]
+    elif state is not None:
+        found.append(_no_daemon(absence))
+    if asked is not None:
+        found += await target.on_node(asked, snapshot.allow if snapshot is not None else None)
+    return found + await _packets(snapshot, interface)
+
+
+def _no_daemon(absence: str) -> Finding:
+    if "ermission" in absence or "not permitted" in absence:
+        step = "run the same command with sudo, or join the group that --socket-group names"
+        return Finding(hop="daemon", result="unknown", about="raven-agent", said=absence, next=step)
+    step = "`systemctl start raven-agent`; if it ends again, `journalctl -u raven-agent -n 50`"
+    return Finding(hop="daemon", result="broken", about="raven-agent", said=absence, next=step)
+
+
+def _gateways(
+    given: Sequence[Address], snapshot: AgentSnapshot | None, state: OwnState | None
+) -> tuple[list[Address], list[Finding]]:
+    """Whom the agent dials, and a finding for each that cannot be dialled at all."""
+    if given:
+        return list(given), []
+    texts: list[str] = []
+    if snapshot is not None:
+        texts = [uplink.gateway for uplink in snapshot.uplinks]
+    elif state is not None and state.agent is not None:
+        texts = state.agent.gateways
+    dialled, spoiled = [], []
+    for text in texts:
+        try:
+            dialled.append(Address.parse(text))
+        except ValueError as error:
+            step = "correct --gateway, or join again"
+            spoiled.append(Finding(hop="name", result="broken", about=text, said=str(error), next=step))
+    return dialled, spoiled
+
+
+async def _packets(snapshot: AgentSnapshot | None, interface: str) -> list[Finding]:
+    if snapshot is None:
+        # Whether this node wants packets is not known, so nothing here can be broken.
+        return way.noted([packet_host.tun("note"), packet_host.rights(None, "note")])
+    found = [lanes.packets(snapshot)]
+    if snapshot.packets.state != "off":
+        found += await packet_host.examine(
+            interface=interface,
+            process=snapshot.pid,
+            up=snapshot.packets.state == "up",
+            pod_cidrs=snapshot.pod_cidrs,
+            hub=False,
+        )
+    return found

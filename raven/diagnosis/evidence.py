@@ -1,0 +1,62 @@
+"""What was seen on the way to a gateway, as values: gathered by `contact`, judged by `judge`."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from typing import Final
+
+TIMED_OUT: Final = errno.ETIMEDOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """The answer of the resolver for one address family."""
+
+    family: int  # 4 or 6
+    addresses: tuple[str, ...] = ()
+    problem: str = ""  # the resolver's words
+    temporary: bool = False  # the servers did not answer, so there may be such a name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A TCP connection to one address."""
+
+    address: str  # numeric, HOST:PORT
+    seconds: float | None = None  # until it was established; None: it was not
+    problem: str = ""
+    errno: int = 0
+    path_mtu: int | None = None  # bytes, as the kernel knew it at the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a gateway shows a stranger who has said nothing but raven-join/1."""
+
+    ca_pem: str
+    cluster: str
+    leaf_der: bytes = field(repr=False)
+    ahead: float  # seconds its clock is ahead of ours, give or take half of `seconds`
+    seconds: float  # from the start of the TLS handshake until it was seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """The way to one gateway, as far as it went."""
+
+    host: str
+    port: int
+    lookups: tuple[Lookup, ...] = ()  # empty for a numeric host
+    attempts: tuple[Attempt, ...] = ()
+    tls_reason: str = ""  # the constant word of what ended TLS or the greeting
+    tls_problem: str = ""
+    shown: Shown | None = None
+
+    @property
+    def name(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def connected(self) -> tuple[Attempt, ...]:
+        return tuple(attempt for attempt in self.attempts if attempt.seconds is not None)

@@ -1,0 +1,127 @@
+"""What a daemon's snapshot says about its lanes, as findings.
+
+Pure: the daemon has judged its states by the age of their evidence already.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from raven.diagnosis.finding import Finding, Hop, Result
+from raven.diagnosis.judge import span
+from raven.status import AgentSnapshot, GatewaySnapshot, Lane, LaneState, NodeStatus, UplinkStatus
+
+_RESULT: Final[dict[LaneState, Result]] = {
+    "up": "ok",
+    "off": "note",
+    "starting": "note",
+    "stale": "broken",
+    "down": "broken",
+}
+
+
+def _said(lane: Lane) -> str:
+    """State, evidence, and the sentence there is: `up 0.4 ms, proved 3 s ago`."""
+    text: str = lane.state
+    if lane.state == "up" and lane.rtt_ms is not None:
+        text += f" {lane.rtt_ms:.1f} ms"
+    if lane.evidence_age_s is not None:
+        text += f", last proved {span(lane.evidence_age_s)} ago"
+    elif lane.state != "off":
+        text += ", never proved"
+    return f"{text}: {lane.detail}" if lane.detail else text
+
+
+def tunnels(of: AgentSnapshot) -> list[Finding]:
+    """One finding for each gateway of the agent."""
+    return [_uplink(uplink, of) for uplink in of.uplinks]
+
+
+def _uplink(uplink: UplinkStatus, of: AgentSnapshot) -> Finding:
+    result = _RESULT[uplink.lane.state]
+    if uplink.lane.state == "starting" and uplink.attempts > 1:
+        result = "broken"  # it has been starting for a while
+    step = ""
+    if result == "broken":
+        step = f"`journalctl -u raven-agent -n 50` here, and the gateway's log for node {of.node}"
+        for word, better in _TUNNEL_STEPS.items():
+            if word in uplink.lane.detail:
+                step = better
+    about = f"{uplink.name} {uplink.gateway}".strip()
+    return Finding(hop="tunnel", result=result, about=about, said=_said(uplink.lane), next=step)
+
+
+# By what the agent's own sentence holds; anything else goes to the logs.
+_TUNNEL_STEPS: Final = {
+    "already has a tunnel": "two machines use this identity: join one of them under another name",
+    "replaced by a later join": "this node's name was joined again elsewhere: join here under another name,"
+    " or once more with `raven-agent join --force`",
+    "has not joined": "the gateway has removed this node: `raven-agent join --force` with a new token",
+    "expired": "join again with `raven-agent join --force`, or see the certificate above",
+}
+
+
+def nodes(of: GatewaySnapshot, *, only: str = "") -> list[Finding]:
+    """The stream lane of each node; with `only`, the others are no more than noted."""
+    findings = []
+    for node in of.nodes:
+        result = _RESULT[node.stream.state]
+        if result == "broken" and only and node.name != only:
+            result = "note"
+        step = "" if result in ("ok", "note") else _node_step(node)
+        findings.append(
+            Finding(hop="node", result=result, about=node.name, said=_said(node.stream), next=step)
+        )
+    if only and not any(node.name == only for node in of.nodes):
+        known = ", ".join(node.name for node in of.nodes[:10]) or "none"
+        findings.append(
+            Finding(
+                hop="node",
+                result="broken",
+                about=only,
+                said=f"no node of that name has joined this gateway; joined: {known}",
+                next="compare the name with `ravenctl nodes`; a host behind a node is HOST.via.NODE:PORT",
+            )
+        )
+    return findings
+
+
+def _node_step(node: NodeStatus) -> str:
+    if node.last_seen_s is None:
+        return "start raven-agent on that node, then `ravenctl doctor` there"
+    return "on that node: is it powered, does it have a network? then `ravenctl doctor` there"
+
+
+def packets(of: AgentSnapshot | GatewaySnapshot) -> Finding:
+    """The daemon's own device, and the way through it."""
+    lane = of.packets
+    result = _RESULT[lane.state]
+    step = "" if result != "broken" else "the findings above about tun, rights, device and udp tell more"
+    return Finding(hop="packets", result=result, said=_said(lane), next=step)
+
+
+def node_packets(of: GatewaySnapshot, *, only: str = "") -> list[Finding]:
+    """The packet lane to each node whose stream lane is up; the others have a finding already."""
+    findings = []
+    for node in of.nodes:
+        if not node.connected:
+            continue
+        result = _RESULT[node.packets.state]
+        if result == "broken" and only and node.name != only:
+            result = "note"
+        step = "" if result != "broken" else "`ravenctl doctor` on that node; it knows its side of UDP"
+        findings.append(
+            Finding(hop="packets", result=result, about=node.name, said=_said(node.packets), next=step)
+        )
+    return findings
+
+
+def problems(of: AgentSnapshot | GatewaySnapshot) -> list[Finding]:
+    """What the daemon itself wants its operator to read."""
+    findings = []
+    for problem in of.problems:
+        hop: Hop = "packets" if problem.startswith("packets: ") else "daemon"
+        findings.append(Finding(hop=hop, result="note", said=problem.removeprefix("packets: ")))
+    if of.draining:
+        findings.append(Finding(hop="daemon", result="note", said="it is shutting down"))
+    return findings

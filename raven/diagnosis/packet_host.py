@@ -1,0 +1,202 @@
+"""What this host gives to the packet lane: TUN, the right to use it, the device, switches, UDP and MTU.
+
+A lane that is up needs none of these judged; what is odd is then noted and not called broken.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from raven.diagnosis.contact import known_path_mtu
+from raven.diagnosis.finding import Finding, Result
+from raven.diagnosis.judge import span
+from raven.errors import RavenError
+from raven.net.device import NoDevice, UapiDevice
+from raven.net.sysctls import InterfaceSysctls
+from raven.wg.configuration import DeviceState, PeerState, UapiError
+from raven.wg.endpoint import Endpoint
+
+TUN: Final = Path("/dev/net/tun")
+KEYS_EXPIRE: Final = 180.0  # seconds since a handshake; nothing passes afterwards (Reject-After-Time)
+# Bytes around a packet in WireGuard: IP, UDP 8, its own header 16 and tag 16.
+OVERHEAD: Final = {4: 20 + 8 + 32, 6: 40 + 8 + 32}
+_CAP_NET_ADMIN: Final = 12  # linux/capability.h
+
+
+async def examine(
+    *, interface: str, process: int | None, up: bool, pod_cidrs: list[str], hub: bool
+) -> list[Finding]:
+    """Everything below the packet lane whose device is `interface` and whose daemon is `process`.
+
+    `up` says that packets do pass, `hub` that this host dials nobody.
+    """
+    severity: Result = "note" if up else "broken"
+    device, state = await find_device(interface, severity)
+    findings = [tun(severity if state is None else "note"), rights(process, severity), device]
+    findings += [ipv6(interface), *forwarding(interface, pod_cidrs, severity)]
+    if state is not None:
+        findings += handshakes(state, severity, hub=hub)
+        endpoints = [peer.endpoint for peer in state.peers if peer.endpoint is not None]
+        findings += mtu(interface, endpoints[:8])
+    return findings
+
+
+def tun(severity: Result) -> Finding:
+    """Whether a device can be made at all."""
+    if not TUN.exists():
+        return Finding(
+            hop="tun",
+            result=severity,
+            about=str(TUN),
+            said="it is not there",
+            next="modprobe tun; in a container, pass the device in (--device /dev/net/tun)",
+        )
+    try:
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        said, step = "this user may not open it", "run the same command with sudo"
+        return Finding(hop="tun", result="unknown", about=str(TUN), said=said, next=step)
+    except OSError as error:
+        step = "modprobe tun; in a container, allow the device (its cgroup decides)"
+        said = f"it cannot be opened: {error.strerror}"
+        return Finding(hop="tun", result=severity, about=str(TUN), said=said, next=step)
+    return Finding(hop="tun", result="ok", about=str(TUN), said="it can be opened")
+
+
+def rights(process: int | None, severity: Result) -> Finding:
+    """CAP_NET_ADMIN of the daemon; of this command where no daemon runs."""
+    who = f"process {process}" if process is not None else "this command, no daemon runs"
+    try:
+        status = Path(f"/proc/{process or os.getpid()}/status").read_text()
+        effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    except (OSError, ValueError, IndexError):
+        return Finding(hop="rights", result="unknown", about=who, said="its capabilities cannot be read")
+    if effective >> _CAP_NET_ADMIN & 1:
+        return Finding(hop="rights", result="ok", about=who, said="it has CAP_NET_ADMIN")
+    return Finding(
+        hop="rights",
+        result=severity if process is not None else "unknown",
+        about=who,
+        said="it lacks CAP_NET_ADMIN, without which it cannot lay routes",
+        next="run it as root or by deploy/systemd's unit, or give up packets with --no-packets",
+    )
+
+
+async def find_device(interface: str, severity: Result) -> tuple[Finding, DeviceState | None]:
+    """The device behind its UAPI socket."""
+    device = UapiDevice(interface)
+    about = f"{interface} at {device.path}"
+    try:
+        state = await device.state()
+    except NoDevice:
+        said = "no device answers"
+        if _has_interface(interface):
+            said += ", though there is an interface of that name; a kernel device has no such socket"
+        step = (
+            f"`journalctl -u raven-agent -u raven-gateway | grep raven-wg`; by hand: raven-wg -f {interface}"
+        )
+        return Finding(hop="device", result=severity, about=about, said=said, next=step), None
+    except (RavenError, UapiError) as error:
+        if isinstance(error.__cause__, PermissionError):
+            step = "run the same command with sudo"
+            return Finding(hop="device", result="unknown", about=about, said=str(error), next=step), None
+        step = f"`wg show {interface}`; restart raven-wg if it hangs"
+        return Finding(hop="device", result=severity, about=about, said=str(error), next=step), None
+    said = f"it listens on UDP port {state.listen_port} and has {len(state.peers)} peers"
+    return Finding(hop="device", result="ok", about=about, said=said), state
+
+
+def _has_interface(name: str) -> bool:
+    return Path(f"/sys/class/net/{name}").exists()
+
+
+def ipv6(interface: str) -> Finding:
+    """Probes of the packet lane go over IPv6 addresses of the device."""
+    why = InterfaceSysctls(interface).ipv6_off()
+    if not why:
+        return Finding(hop="ipv6", result="ok", about=interface, said="the device can have IPv6 addresses")
+    step = "sysctl -w net.ipv6.conf.all.disable_ipv6=0; the network outside needs no IPv6"
+    return Finding(
+        hop="ipv6", result="note", about=interface, said=f"{why}: no probes, no IPv6 pods", next=step
+    )
+
+
+def forwarding(interface: str, pod_cidrs: list[str], severity: Result) -> list[Finding]:
+    """The switches that let packets go on between the device and the pods."""
+    if not Path(f"/proc/sys/net/ipv4/conf/{interface}").exists():
+        return []
+    six = any(":" in cidr for cidr in pod_cidrs)
+    found = InterfaceSysctls(interface).forwarding_problems(ipv4=[], ipv6=[], ipv6_pods=six)
+    if not found:
+        return [
+            Finding(hop="forwarding", result="ok", about=interface, said="the kernel forwards its packets")
+        ]
+    return [
+        Finding(
+            hop="forwarding",
+            result=severity if pod_cidrs else "note",
+            about=interface,
+            said=problem,
+            next=f"sysctl -w {problem.rpartition('set ')[2].partition(' ')[0]}",
+        )
+        for problem in found
+    ]
+
+
+def handshakes(state: DeviceState, severity: Result, *, hub: bool) -> list[Finding]:
+    """Whether UDP passes, by the age of the last handshake with each peer; a hub's are in one line."""
+    if hub:
+        fresh = sum(_age(peer) is not None and (_age(peer) or 0) <= KEYS_EXPIRE for peer in state.peers)
+        said = f"{fresh} of {len(state.peers)} peers had a handshake in the last {KEYS_EXPIRE:.0f} s"
+        return [Finding(hop="udp", result="ok" if fresh or not state.peers else "note", said=said)]
+    return [_handshake(peer, severity) for peer in state.peers if peer.endpoint is not None]
+
+
+def _age(peer: PeerState) -> float | None:
+    return max(0.0, time.time() - peer.last_handshake) if peer.last_handshake else None
+
+
+def _handshake(peer: PeerState, severity: Result) -> Finding:
+    age, about = _age(peer), str(peer.endpoint)
+    if age is not None and age <= KEYS_EXPIRE:
+        return Finding(hop="udp", result="ok", about=about, said=f"last handshake {span(age)} ago")
+    since = "no handshake yet" if age is None else f"no handshake for {span(age)}"
+    said = f"{since}; sent {peer.tx_bytes} bytes, received {peer.rx_bytes}"
+    step = (
+        f"let UDP out to {about} and its answers in; at the gateway, open that UDP port in its cloud's"
+        " firewall and compare it with --wg-listen"
+    )
+    return Finding(hop="udp", result=severity, about=about, said=said, next=step)
+
+
+def mtu(interface: str, endpoints: list[Endpoint]) -> list[Finding]:
+    """Whether the device's packets fit the path without fragments, as far as the kernel knows the path."""
+    try:
+        own = int(Path(f"/sys/class/net/{interface}/mtu").read_text())
+    except (OSError, ValueError):
+        return []
+    findings = []
+    for endpoint in endpoints:
+        path = route_mtu(endpoint.host, endpoint.port)
+        if path is None:
+            continue
+        room = path - OVERHEAD[6 if ":" in endpoint.host else 4]
+        said = f"the path takes {path} bytes, so {room} inside; {interface} has {own}"
+        step = "" if own <= room else f"ip link set {interface} mtu {room}; larger packets go in fragments"
+        result: Result = "ok" if own <= room else "note"
+        findings.append(Finding(hop="mtu", result=result, about=str(endpoint), said=said, next=step))
+    return findings
+
+
+def route_mtu(host: str, port: int) -> int | None:
+    """What the kernel knows of the path to an address, without sending anything; None when no route."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((host, port))
+        return known_path_mtu(sock)
+    return None

@@ -1,0 +1,53 @@
+"""The way from here to the gateways: each one met, and what was seen put into findings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+import trio
+from cryptography import x509
+
+from raven.config import Address
+from raven.diagnosis import judge
+from raven.diagnosis.contact import meet
+from raven.diagnosis.evidence import Contact
+from raven.diagnosis.finding import Finding
+
+
+async def to(gateways: Sequence[Address]) -> list[Contact]:
+    """The contacts with `gateways`, made at once, in their order."""
+    contacts: dict[Address, Contact] = {}
+
+    async def one(gateway: Address) -> None:
+        contacts[gateway] = await meet(gateway)
+
+    async with trio.open_nursery() as nursery:
+        for gateway in dict.fromkeys(gateways):
+            nursery.start_soon(one, gateway)
+    return [contacts[gateway] for gateway in dict.fromkeys(gateways)]
+
+
+def findings(contacts: Sequence[Contact], *, ca: x509.Certificate | None, cluster: str) -> list[Finding]:
+    """What was found on the ways, judged with the CA and cluster that this host trusts, if any."""
+    found: list[Finding] = []
+    for contact in contacts:
+        found += [*judge.name(contact), *judge.tcp(contact), *judge.tls(contact, ca=ca, cluster=cluster)]
+        if contact.shown is not None:
+            found.append(judge.clock(contact.shown, contact.name))
+    return found
+
+
+def gateway_time(contacts: Sequence[Contact]) -> float:
+    """Unix seconds by the first gateway that told them, else by this machine's clock."""
+    told = [contact.shown.ahead for contact in contacts if contact.shown is not None]
+    return time.time() + (told[0] if told else 0.0)
+
+
+def noted(found: Sequence[Finding]) -> list[Finding]:
+    """The same findings where nothing hangs on them: what is broken is only worth reading."""
+    return [
+        msgspec.structs.replace(finding, result="note") if finding.result == "broken" else finding
+        for finding in found
+    ]
