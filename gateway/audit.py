@@ -5,16 +5,20 @@ O&M never waits for a disk: a line that finds the queue full is counted and stan
 
 from __future__ import annotations
 
+import math
+import re
+
 import trio
 
 from raven import log
-from raven.errors import StateError
+from raven.errors import ConfigError, StateError
 from raven.oam.audit import AuditLine
-from raven.registry.interface import AuditRecord, Registry
+from raven.registry.interface import AuditHead, AuditRecord, Registry
 
 QUEUE_MAX = 4096  # lines; some seconds of the busiest gateway, 2 MB
 BATCH_MAX = 1024  # lines in one transaction
 PAUSE = 1.0  # seconds between two batches
+HEAD_INTERVAL = 3600.0  # seconds between two notes of the chain's head, where lines were written
 
 
 class RegistryAudit:
@@ -24,6 +28,7 @@ class RegistryAudit:
         self._registry = registry
         self._send, self._receive = trio.open_memory_channel[AuditRecord](QUEUE_MAX)
         self._log = log.get("audit")
+        self._noted = -math.inf  # trio.current_time() of the last note of the chain's head
         self.dropped = 0  # lines the registry never saw
         self.verdicts: dict[str, int] = {}  # requests that ended, by verdict
 
@@ -69,6 +74,16 @@ class RegistryAudit:
                 while self._receive.statistics().current_buffer_used:
                     await self._write_batch([])
 
+    def _note_head(self) -> None:
+        """For whoever collects the log elsewhere: `raven-gateway audit verify --seen` takes it."""
+        if trio.current_time() < self._noted + HEAD_INTERVAL:
+            return
+        try:
+            self._log.info("audit head", seen=str(self._registry.audit_head()))
+            self._noted = trio.current_time()
+        except StateError as error:
+            self._log.error("audit not read", why=str(error))
+
     async def _write_batch(self, batch: list[AuditRecord]) -> None:
         while len(batch) < BATCH_MAX:
             try:
@@ -82,3 +97,13 @@ class RegistryAudit:
         except StateError as error:
             self.dropped += len(batch)
             self._log.error("audit not written", lines=len(batch), why=str(error))
+        else:
+            self._note_head()
+
+
+def parse_head(text: str) -> AuditHead:
+    """The head that a log line's `seen` spells; ConfigError otherwise."""
+    line, _, digest = text.partition(":")
+    if not re.fullmatch(r"[0-9]{1,18}", line, re.ASCII) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ConfigError(f"--seen {text}: expected LINE:HASH, as the gateway's log has it")
+    return AuditHead(int(line), digest)

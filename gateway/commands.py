@@ -1,4 +1,4 @@
-"""`raven-gateway token` and `raven-gateway node`: what an operator does to the registry of a gateway.
+"""`raven-gateway token`, `node` and `audit`: what an operator does with the registry of a gateway.
 
 The commands work on the state directory, whether its gateway runs or not. What each does stands in
 `gateway.token` and `gateway.node`; here are options, tables and exit codes.
@@ -19,6 +19,7 @@ import msgspec
 
 from raven.errors import RavenError
 from raven.net.daemon import exit_code
+from raven.registry.audit_log import AuditVerdict
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -154,6 +155,46 @@ def remove(name: str, state_dir: Path, output: str) -> None:
     with _failing_in_one_line():
         remove_node(state_dir, name, now=time.time())
     _done(output, {"name": name, "removed": True}, f"node {name} is removed")
+
+
+@click.group()
+def audit() -> None:
+    """Who asked for what, and what came of it."""
+
+
+@audit.command(epilog="Exit codes: 0 when all hangs together, 1 when the chain is broken.")
+@state_dir_option
+@click.option(
+    "--seen",
+    metavar="LINE:HASH",
+    help="A head noted earlier, as the gateway logs it; it must still be there.",
+)
+@output_option
+def verify(state_dir: Path, seen: str | None, output: str) -> None:
+    """Check that no line of the audit was changed, removed or slipped in.
+
+    Each line carries the hash of the one before. Whoever may write to the registry's file could forge the
+    whole chain; --seen finds that out, with a head from a log that is kept elsewhere.
+    """
+    from gateway.audit import parse_head
+    from raven.registry.gateway_state import registry_path
+    from raven.registry.sqlite import open_existing
+
+    with _failing_in_one_line():
+        head = None if seen is None else parse_head(seen)
+        with open_existing(registry_path(state_dir), now=time.time()) as registry:
+            verdict = registry.verify_audit(seen=head)
+    if output == "json":
+        _print_json({"ok": not verdict.problem, "problem": verdict.problem, **_chain(verdict)})
+    else:
+        click.echo(f"{verdict.lines} lines hang together; the head is {verdict.head}")
+    if verdict.problem:
+        click.echo(f"raven-gateway: the audit is not what was written: {verdict.problem}", err=True)
+        sys.exit(1)
+
+
+def _chain(verdict: AuditVerdict) -> dict[str, object]:
+    return {"lines": verdict.lines, "head": str(verdict.head)}
 
 
 @contextmanager

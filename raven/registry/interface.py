@@ -69,6 +69,17 @@ class AuditRecord:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """Where the audit's hash chain stood at some time."""
+
+    line: int
+    hash: str  # SHA-256, hexadecimal
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.hash}"
+
+
 # Signs the certificate for the node name the registry has accepted; called inside the transaction.
 Issue = Callable[[str], CertificateRecord]
 
@@ -175,6 +186,10 @@ class Registry(Protocol):
 
     def audit(self, limit: int = 100) -> list[AuditRecord]:
         """The newest `limit`, newest first."""
+        ...
+
+    def audit_head(self) -> AuditHead:
+        """The end of the chain; to be kept elsewhere, because a forger of the file could forge all of it."""
         ...
 
     def close(self) -> None: ...

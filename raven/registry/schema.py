@@ -66,4 +66,10 @@ STEPS = (
 
     ALTER TABLE certificates ADD COLUMN superseded REAL;
     """,
+    """
+    -- NULL in the lines before there was a chain
+    ALTER TABLE audit ADD COLUMN hash BLOB CHECK (length(hash) = 32);
+    CREATE TABLE audit_anchor (id INTEGER NOT NULL, hash BLOB NOT NULL CHECK (length(hash) = 32)) STRICT;
+    INSERT INTO audit_anchor (id, hash) SELECT coalesce(max(id), 0), zeroblob(32) FROM audit;
+    """,
 )

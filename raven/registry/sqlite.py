@@ -14,11 +14,10 @@ from raven.errors import RefusedError
 from raven.keys import PublicKey
 from raven.pki.renewal import GRACE, renew_at
 from raven.pki.token import secret_matches
+from raven.registry import audit_log
 from raven.registry.database import Database
-from raven.registry.interface import AuditRecord, CertificateRecord, Issue, NodeRecord, TokenRecord
+from raven.registry.interface import AuditHead, AuditRecord, CertificateRecord, Issue, NodeRecord, TokenRecord
 
-AUDIT_MAX = 100_000  # rows, about 20 MB: a day of a request a second, on a disk that must also hold the WAL
-AUDIT_FIELD_MAX = 500  # characters kept of a field; askers choose how long what they ask for is
 RENEW_EARLY = 3600.0  # seconds before it is due; an agent counts on another clock, and spreads
 RENEW_OFTEN = 600.0  # seconds between two renewals of a node: what a broken one can fill the disk with
 REMEMBER = 30 * 86400.0  # seconds a dead token or certificate is kept, so that its user hears why it is dead
@@ -124,7 +123,7 @@ class SqliteRegistry:
             joined = AuditRecord(
                 time=now, event="join", node=node, asker=asker, target=token_id, verdict="allowed"
             )
-            _append_audit(connection, [joined])
+            audit_log.append(connection, [joined])
             return certificate
 
     def renew(
@@ -153,7 +152,7 @@ class SqliteRegistry:
                 target=certificate.serial,
                 verdict="allowed",
             )
-            _append_audit(connection, [renewed])
+            audit_log.append(connection, [renewed])
             return certificate
 
     def record_use(self, *, node: str, serial: str, now: float) -> None:
@@ -187,11 +186,18 @@ class SqliteRegistry:
 
     def append_audit(self, records: Sequence[AuditRecord]) -> None:
         with self._database.transaction(durable=False) as connection:
-            _append_audit(connection, records)
+            audit_log.append(connection, records)
 
     def audit(self, limit: int = 100) -> list[AuditRecord]:
         query = "SELECT time, event, node, asker, target, verdict, detail FROM audit ORDER BY id DESC LIMIT ?"
         return [AuditRecord(**row) for row in self._database.read(query, (limit,))]
+
+    def audit_head(self) -> AuditHead:
+        return audit_log.head(self._database.read(audit_log.HEAD)[0])
+
+    def verify_audit(self, *, seen: AuditHead | None = None) -> audit_log.AuditVerdict:
+        """Whether every line since the anchor is what was written, and `seen` is among them."""
+        return audit_log.check(self._database.read(audit_log.WHOLE), seen)
 
 
 @contextlib.contextmanager
@@ -266,14 +272,6 @@ def _current_certificate(connection: sqlite3.Connection, node: str) -> Any:
     ).fetchone()
 
 
-def _append_audit(connection: sqlite3.Connection, records: Sequence[AuditRecord]) -> None:
-    connection.executemany(
-        "INSERT INTO audit (time, event, node, asker, target, verdict, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(r.time, *(text[:AUDIT_FIELD_MAX] for text in _texts(r))) for r in records],
-    )
-    connection.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (AUDIT_MAX,))
-
-
 def _node(row: Any) -> NodeRecord:
     return NodeRecord(
         name=row["name"],
@@ -292,10 +290,6 @@ def _token(row: Any) -> TokenRecord:
 
 def _certificate(row: Any) -> CertificateRecord:
     return CertificateRecord(**{name: row[name] for name in row.keys() if name != "token_id"})  # noqa: SIM118
-
-
-def _texts(r: AuditRecord) -> tuple[str, ...]:
-    return (r.event, r.node, r.asker, r.target, r.verdict, r.detail)
 
 
 def _columns(certificate: CertificateRecord) -> tuple[Any, ...]:

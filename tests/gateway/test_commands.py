@@ -1,6 +1,10 @@
 """`raven-gateway token` and `node` on the state of a gateway that runs, and what its agents notice."""
 
+import contextlib
+import re
+import sqlite3
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -114,3 +118,38 @@ async def test_without_a_gateways_state(net: Loopback) -> None:
         assert ran.err.startswith(
             f"raven-gateway: {net.state / 'registry.sqlite'}: there is no registry here"
         )
+
+
+async def test_the_audit_is_verified(net: Loopback) -> None:
+    async with net.gateway() as gateway:
+        await net.join("shop-1")
+        await _connect_and_leave(net)
+        noted = await until(_noted(gateway), lambda found: found != "", "the head in the log")
+        ran = await _ask(net, "audit", "verify", "-o", "json")
+        assert ran.code == 0, ran.err
+        told = msgspec.json.decode(ran.out, type=dict[str, object])
+        assert (told["ok"], told["problem"]) == (True, "")
+        assert (await _ask(net, "audit", "verify", "--seen", noted)).code == 0
+        with contextlib.closing(sqlite3.connect(net.state / "registry.sqlite", timeout=5)) as file, file:
+            file.execute("UPDATE audit SET asker = 'nobody' WHERE id = 2")
+        ran = await _ask(net, "audit", "verify")
+        assert (ran.code, ran.out.split()[0]) == (1, "1")
+        assert "line 2 is not what was written" in ran.err
+        ran = await _ask(net, "audit", "verify", "--seen", "x")
+        assert (ran.code, ran.out) == (2, "")
+
+
+async def _connect_and_leave(net: Loopback) -> None:
+    host, _, port = net.oam.rpartition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        await stream.send_all(b"CONNECT shop-1:9100 HTTP/1.1\r\nHost: shop-1:9100\r\n\r\n")
+        with trio.fail_after(10):
+            assert b" 503 " in await stream.receive_some()
+
+
+def _noted(gateway: Daemon) -> Callable[[], Awaitable[str]]:
+    async def read() -> str:
+        found = re.search(r'"seen": "([0-9]+:[0-9a-f]{64})"', gateway.log.read_text())
+        return found[1] if found else ""
+
+    return read

@@ -11,7 +11,7 @@ from raven.errors import RefusedError, StateError
 from raven.keys import PublicKey
 from raven.pki.renewal import LEAF_LIFE
 from raven.pki.token import hash_secret
-from raven.registry import sqlite
+from raven.registry import audit_log
 from raven.registry.interface import AuditRecord, CertificateRecord, Issue, Registry, TokenRecord
 from raven.registry.sqlite import REMEMBER, SqliteRegistry
 from tests.registry.disks import fill, small_disk
@@ -368,14 +368,14 @@ def audit(number: int, target: str = "t") -> AuditRecord:
 
 
 def test_the_audit_keeps_the_newest(registry: SqliteRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "AUDIT_MAX", 10)
+    monkeypatch.setattr(audit_log, "AUDIT_MAX", 10)
     for first in range(0, 40, 4):
         registry.append_audit([audit(number) for number in range(first, first + 4)])
     assert registry.audit() == [audit(number) for number in range(39, 29, -1)]
     assert registry.audit(limit=2) == [audit(39), audit(38)]
     registry.append_audit([])
     registry.append_audit([audit(99, target="x" * 10_000)])
-    assert len(registry.audit(limit=1)[0].target) == sqlite.AUDIT_FIELD_MAX
+    assert len(registry.audit(limit=1)[0].target) == audit_log.AUDIT_FIELD_MAX
 
 
 @pytest.mark.netns
