@@ -1,7 +1,8 @@
 """What a world leaves on the host, and its removal: by a look at the host, not by what the world remembers.
 
 So the same code ends a world in order, checks that nothing stayed, and clears up after one that crashed.
-A world is known by its prefix `rvn<4 hex>-`: namespaces, links, files and processes all carry it.
+A world is known by its prefix `rvn<4 hex>-` (`rvk` for networks of bare WireGuard devices): namespaces, links,
+files and processes all carry it.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from tests.lab.errors import LabError
 from tests.lab.machine import NETNS
 from tests.lab.waiting import wait_until
 
-PREFIX = re.compile(r"rvn[0-9a-f]{4}-")
+PREFIX = re.compile(r"rv[nk][0-9a-f]{4}-")
 WIREGUARD = Path("/var/run/wireguard")
 
 
@@ -29,7 +30,7 @@ def directory_of(prefix: str) -> Path:
 def crashed() -> list[str]:
     """Prefixes of worlds whose builder no longer runs."""
     prefixes = []
-    for directory in sorted(Path(tempfile.gettempdir()).glob("rvn*-lab")):
+    for directory in sorted(Path(tempfile.gettempdir()).glob("rv[nk]*-lab")):
         prefix = directory.name.removesuffix("lab")
         if PREFIX.fullmatch(prefix) and directory.stat().st_uid == os.getuid():
             with contextlib.suppress(OSError, ValueError):
