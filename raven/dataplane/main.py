@@ -108,10 +108,14 @@ def _crash(context: dict[str, object]) -> str:
 def _in_background(name: str) -> int:
     """Runs the device in a child that leaves the terminal; returns when it is ready (0) or has failed."""
     reading, writing = os.pipe()
-    if os.fork():
+    child = os.fork()
+    if child:
         os.close(writing)
         with open(reading, "rb") as pipe:
-            return 0 if pipe.read() == b"ready" else 1
+            if pipe.read() == b"ready":
+                return 0
+        os.waitpid(child, 0)
+        return 1
     os.close(reading)
     os.setsid()
     os.chdir("/")

@@ -92,7 +92,7 @@ class UapiServer:
             raise UapiError(errno.EPROTO, "a request starts with get=1 or set=1")
         except UapiError as error:
             log.error("%s: %s", self.path.name, error)
-            return uapi.format_errno(error.errno)
+            return uapi.format_errno(-error.errno)  # negative, as wireguard-go: `wg` turns it round
 
     def _admit(self, transport: asyncio.BaseTransport) -> bool:
         if len(self._clients) >= _CLIENTS_MAX:
@@ -128,7 +128,7 @@ class _Client(asyncio.Protocol):
             searched = 0
             self._transport.write(self._server.answer(request).encode())
         if len(self._received) > uapi.REQUEST_MAX:
-            self._transport.write(uapi.format_errno(errno.EMSGSIZE).encode())
+            self._transport.write(uapi.format_errno(-errno.EMSGSIZE).encode())
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
