@@ -24,6 +24,10 @@ def stopped(machine: Machine, process_alive: Callable[[], bool]) -> None:
     assert machine.run("ip", "link", "show", machine.interface, check=False).code == 1
 
 
+def pids_in(machine: Machine) -> list[str]:
+    return subprocess.check_output(["ip", "netns", "pids", machine.namespace], text=True).split()
+
+
 def one_line(result: Result) -> str:
     """The only line of an error, exit status 1."""
     assert result.code == 1
@@ -95,7 +99,7 @@ def test_the_background(machine: Machine) -> None:
     assert machine.run("wg", "show", machine.interface).code == 0
     line = one_line(machine.run("raven-wg", machine.interface, check=False))
     assert line == f"raven-wg: {machine.interface}: another process has it"
-    pids = machine.run("ip", "netns", "pids", machine.namespace).out.split()
+    pids = pids_in(machine)
     assert len(pids) == 1
     (DIRECTORY / f"{machine.interface}.sock").unlink()
     stopped(machine, lambda: Path("/proc", pids[0]).exists())
@@ -148,6 +152,6 @@ def test_wg_quick(machine: Machine) -> None:
     assert machine.run("wg", "show", machine.interface, "peers").out.strip() == PEER
     assert "mtu 1400" in machine.run("ip", "link", "show", machine.interface).out
     assert "10.1.0.0/16" in machine.run("ip", "route").out
-    pids = machine.run("ip", "netns", "pids", machine.namespace).out.split()
+    pids = pids_in(machine)
     machine.run(*quick, "down", str(configuration))
     stopped(machine, lambda: any(Path("/proc", pid).exists() for pid in pids))
