@@ -195,7 +195,9 @@ async def test_a_wrong_clock_keeps_nobody_out(
         await gateway.connected("shop-1")
         if days_ago:
             await _renewed(net, old)
-        problems = (await agent.agent_snapshot()).problems
+        problems = (
+            await until(agent.agent_snapshot, lambda now: bool(now.problems), "a word about the clock")
+        ).problems
         assert len(problems) == 1, problems
         assert "this machine's clock is" in problems[0]
         assert f"years {behind} the gateway's" in problems[0]
