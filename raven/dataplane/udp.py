@@ -30,6 +30,7 @@ _IP_RECVTOS: Final = 13
 _IPV6_MTU_DISCOVER: Final = 23
 _IPV6_RECVPKTINFO: Final = 49
 _IPV6_PKTINFO: Final = 50
+_IPV6_HOPLIMIT: Final = 52
 _IPV6_RECVTCLASS: Final = 66
 _PMTUDISC_DONT: Final = 0
 
@@ -95,7 +96,7 @@ class UdpSocket:
         self._buffer = memoryview(bytearray(_DATAGRAM_MAX))
         self._views: dict[int, list[memoryview]] = {}
         self._endpoints: dict[tuple[object, bytes], Endpoint] = {}
-        self._controls: dict[tuple[int, str, int], _Control] = {}
+        self._controls: dict[tuple[int, str, int, int], _Control] = {}
 
     def _set_options(self) -> None:
         sock = self._socket
@@ -188,13 +189,13 @@ class UdpSocket:
 
         BlockingIOError: nothing was sent, and it is worth trying again when the socket is writable.
         """
-        endpoint, segment_size, data, tos = transmit
+        endpoint, segment_size, data, tos, hops = transmit
         address = (endpoint.host, endpoint.port, 0, endpoint.scope) if self._six else endpoint[:2]
         single = len(data) <= segment_size
         if not single and not self._segment:
             return self._send_one_by_one(transmit, address)
         try:
-            control = self._control(0 if single else segment_size, endpoint.source, tos)
+            control = self._control(0 if single else segment_size, endpoint.source, tos, hops)
             self._socket.sendmsg((data,), control, 0, address)
         except BlockingIOError:
             raise
@@ -213,8 +214,8 @@ class UdpSocket:
         return ""
 
     def _send_one_by_one(self, transmit: Transmit, address: tuple[object, ...]) -> str:
-        endpoint, segment_size, data, tos = transmit
-        control = self._control(0, endpoint.source, tos)
+        endpoint, segment_size, data, tos, hops = transmit
+        control = self._control(0, endpoint.source, tos, hops)
         for at in range(0, len(data), segment_size):
             try:
                 self._socket.sendmsg((data[at : at + segment_size],), control, 0, address)
@@ -226,8 +227,8 @@ class UdpSocket:
                 return _SEND_REASONS.get(error.errno or 0, "udp-error")
         return ""
 
-    def _control(self, segment_size: int, source: str, tos: int) -> _Control:
-        key = segment_size, source, tos
+    def _control(self, segment_size: int, source: str, tos: int, hops: int) -> _Control:
+        key = segment_size, source, tos, hops
         control = self._controls.get(key)
         if control is None:
             control = []
@@ -243,6 +244,10 @@ class UdpSocket:
                 control.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _INT.pack(tos)))
             elif tos:
                 control.append((socket.IPPROTO_IP, socket.IP_TOS, _INT.pack(tos)))
+            if hops and self._six:
+                control.append((socket.IPPROTO_IPV6, _IPV6_HOPLIMIT, _INT.pack(hops)))
+            elif hops:
+                control.append((socket.IPPROTO_IP, socket.IP_TTL, _INT.pack(hops)))
             if len(self._controls) >= _REMEMBERED_MAX:
                 self._controls.clear()
             self._controls[key] = control

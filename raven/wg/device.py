@@ -40,6 +40,8 @@ from raven.wg.packet import (
     SOURCE_V4,
     SOURCE_V6,
     mark_congestion,
+    may_be_nested,
+    nested_hops,
     outer_tos_of_word,
 )
 from raven.wg.peer import Peer
@@ -108,12 +110,15 @@ class Device:
                 end += 1
                 if length < size:
                     break
-            peer = owner_of(key[1] if version == 4 else key[1:])
+            peer = owner_of(key[2] if version == 4 else key[2:])
+            hops = nested_hops(packets[start]) if may_be_nested(version, key[1]) else 0
             if peer is None:
                 self._outbox.drop(Drop.NO_PEER, end - start)
+            elif hops < 0:
+                self._outbox.drop(Drop.LOOP, end - start)
             else:
                 run = packets if end - start == count else packets[start:end]
-                peer.send(run, size, outer_tos_of_word(key[0]), now)
+                peer.send(run, size, outer_tos_of_word(key[0]), now, hops)
             start = end
 
     # Datagrams in -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ class Transmit(NamedTuple):
     segment_size: int  # bytes
     data: memoryview | bytes
     tos: int = 0  # IP TOS / traffic class of the outer header: DSCP and ECN
+    hops: int = 0  # TTL / hop limit of the outer header; 0: the system's
 
 
 class Drop(enum.StrEnum):
@@ -47,6 +48,7 @@ class Drop(enum.StrEnum):
     # From above
     NOT_IP = "not-ip"  # neither IPv4 nor IPv6
     NO_PEER = "no-peer"  # no peer's allowed IPs hold the destination
+    LOOP = "routing-loop"  # a tunnel inside a tunnel inside ..., again and again
     NO_ENDPOINT = "no-endpoint"  # nobody knows where that peer is
     TOO_LARGE = "too-large"  # does not fit in a datagram
     STAGED_FULL = "staged-full"  # too many packets wait for a handshake

@@ -31,7 +31,7 @@ from raven.wg.handshake import (
 from raven.wg.keypair import Keypair, Keypairs, padded_size, run_limit
 from raven.wg.messages import TAI64N_LEN, TRANSPORT_OVERHEAD, CookieReply, Response
 from raven.wg.outbox import Drop, Transmit
-from raven.wg.packet import outer_tos
+from raven.wg.packet import outer_fields
 from raven.wg.shared import Shared
 from raven.wg.staging import StagedPackets
 from raven.wg.timers import PeerTimers, Timer
@@ -89,14 +89,14 @@ class Peer:
 
     # Packets ------------------------------------------------------------------------------------------
 
-    def send(self, packets: Sequence[memoryview], size: int, tos: int, now: float) -> None:
+    def send(self, packets: Sequence[memoryview], size: int, tos: int, now: float, hops: int = 0) -> None:
         """One run: packets of `size` bytes, the last maybe shorter. Sealed now, or staged for a handshake."""
         if self.endpoint is None:
             self._shared.outbox.drop(Drop.NO_ENDPOINT, len(packets))
             return
         keypair = self._keypairs.current
         if keypair is not None and keypair.can_seal(len(packets), now):
-            self._seal(keypair, packets, size, tos, now)
+            self._seal(keypair, packets, size, tos, now, hops)
         else:
             dropped = sum(self._staged.add(bytes(packet)) for packet in packets)
             if dropped:
@@ -104,7 +104,13 @@ class Peer:
             self.initiate(now)
 
     def _seal(
-        self, keypair: Keypair, packets: Sequence[memoryview | bytes], size: int, tos: int, now: float
+        self,
+        keypair: Keypair,
+        packets: Sequence[memoryview | bytes],
+        size: int,
+        tos: int,
+        now: float,
+        hops: int,
     ) -> None:
         shared = self._shared
         outbox = shared.outbox
@@ -118,7 +124,7 @@ class Peer:
         for start in range(0, len(packets), limit):
             run = packets if len(packets) <= limit else packets[start : start + limit]
             data = keypair.seal_run(run, size, shared.mtu, outbox.outbound)
-            outbox.transmits.append(Transmit(endpoint, min(stride, len(data)), data, tos))
+            outbox.transmits.append(Transmit(endpoint, min(stride, len(data)), data, tos, hops))
             self.tx_bytes += len(data)
         self._timers.messages_sent(now, data=size > 0)
         if keypair.needs_renewal(now):
@@ -190,11 +196,11 @@ class Peer:
         start = 0
         while start < len(packets):
             size = len(packets[start])
-            tos = outer_tos(packets[start])
+            tos, hops = outer = outer_fields(packets[start])
             end = start + 1
-            while end < len(packets) and len(packets[end]) == size and outer_tos(packets[end]) == tos:
+            while end < len(packets) and len(packets[end]) == size and outer_fields(packets[end]) == outer:
                 end += 1
-            self._seal(keypair, packets[start:end], size, tos, now)
+            self._seal(keypair, packets[start:end], size, tos, now, hops)
             start = end
 
     def send_keepalive(self, now: float) -> None:

@@ -3,6 +3,7 @@
 import errno
 import select
 import socket
+import sys
 
 import pytest
 
@@ -11,6 +12,7 @@ from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
 from tests.lab.machine import Machine
 
+IP_RECVTTL = 12  # <linux/in.h>
 RUN = b"".join(bytes([at]) * 1000 for at in range(20)) + b"last"
 
 
@@ -77,6 +79,23 @@ def test_the_ecn_bits_travel(host: str) -> None:
     assert {ecn for _, _, ecn in received(b)} == {2}
     a.close()
     b.close()
+
+
+def test_a_hop_limit_is_the_outer_headers(host: str) -> None:
+    six = ":" in host
+    a = Udp(0, 0)
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as b:
+        if six:
+            b.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        else:
+            b.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        b.bind((host, 0))
+        b.settimeout(5)
+        for hops, seen in ((0, 64), (40, 40)):
+            assert a.send(Transmit(Endpoint(host, b.getsockname()[1]), 100, b"x", hops=hops)) == ""
+            ((_, _, value),) = b.recvmsg(10, 100)[1]
+            assert int.from_bytes(value, sys.byteorder) == seen
+    a.close()
 
 
 def test_a_kernel_without_udp_segment_sends_one_by_one(host: str) -> None:
