@@ -27,7 +27,7 @@ from raven.net.tunnel import IncomingStream, Tunnel, TunnelLost
 from tests.net.loopback import contexts
 
 _SERVER, _NEAR, _TUNNEL = 17000, 17001, 17002  # ports on loopback
-_CONNECTS = 300
+_CONNECTS = 600
 
 
 async def near() -> None:
@@ -137,13 +137,16 @@ def _measure(seconds: float, pids: dict[str, int]) -> None:
         costs = ", ".join(f"{name} {cost:.2f}" for name, cost in used.items())
         print(f"{what}: {rate:.2f} Gb/s, {rate * 1e9 / 8 / 2**20:.0f} MiB/s; CPU s/GiB {costs}")
     taken = []
+    before = {name: _cpu(pid) for name, pid in pids.items()}
     for _ in range(_CONNECTS):
         began = time.perf_counter()
         with _connect() as peer:
             traffic.echo(peer)
         taken.append((time.perf_counter() - began) * 1000)
     taken.sort()
-    print(f"new connection to first byte: p50 {taken[_CONNECTS // 2]:.2f} ms, p99 {taken[-4]:.2f} ms")
+    costs = ", ".join(f"{n} {(_cpu(pid) - before[n]) * 1000 / _CONNECTS:.2f}" for n, pid in pids.items())
+    times = f"p50 {taken[_CONNECTS // 2]:.2f} ms, p99 {taken[-4]:.2f} ms"
+    print(f"new connection to first byte: {times}; CPU ms {costs}")
 
 
 if __name__ == "__main__":
