@@ -44,14 +44,11 @@ class UapiServer:
         self._clients: set[asyncio.BaseTransport] = set()
         self._server: asyncio.AbstractServer | None = None
         try:
-            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _remove_stale(self.path)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            mask = os.umask(0o177)
             try:
-                self._socket.bind(str(self.path))
-            finally:
-                os.umask(mask)
+                self._socket = _bind(self.path)
+            except FileNotFoundError:
+                # Whoever removed its own socket just now may have taken the empty directory with it.
+                self._socket = _bind(self.path)
             self._inode = self.path.stat().st_ino
         except OSError as error:
             raise SocketError(f"{self.path}: {error.strerror}") from error
@@ -134,6 +131,22 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._transport is not None:
             self._server._leave(self._transport)
+
+
+def _bind(path: Path) -> socket.socket:
+    """A socket bound to `path` that only its owner may connect to."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _remove_stale(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        bound.bind(str(path))
+    except OSError:
+        bound.close()
+        raise
+    finally:
+        os.umask(mask)
+    return bound
 
 
 def _remove_stale(path: Path) -> None:
