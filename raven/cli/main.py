@@ -133,6 +133,28 @@ def doctor(
     )
 
 
+@cli.command()
+@click.argument("gateway", metavar="HOST:P")
+@click.option(
+    "--wg-port",
+    type=click.IntRange(1, 65535),
+    default=4500,
+    show_default=True,
+    help="UDP port of the gateway's packet lane (its --wg-listen).",
+)
+@JSON
+def netcheck(gateway: str, wg_port: int, output: str) -> None:
+    """Try what this network lets through towards the gateway at HOST:P.
+
+    For an edge where nothing is installed yet: needs no daemon, no token and no root. Prints the pin of the
+    CA that answers, which is the last part of a join token. Exit codes: 0 nothing is in the way of a join,
+    1 something is, 2 it could not run.
+    """
+    from raven.cli import netcheck
+
+    sys.exit(netcheck.netcheck(_dialled(gateway), wg_port=wg_port, json=output == "json"))
+
+
 def _dialled(text: str) -> Address:
     from raven.config import parse_dial
 

@@ -1,0 +1,132 @@
+"""What the network of an edge lets through towards a gateway, before anything is installed there."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import trio
+
+from raven.config import Address
+from raven.diagnosis import judge, way
+from raven.diagnosis.contact import meet
+from raven.diagnosis.datagrams import Heard, probe
+from raven.diagnosis.evidence import Contact, Shown
+from raven.diagnosis.finding import Finding
+from raven.diagnosis.packet_host import OVERHEAD
+from raven.errors import PeerError
+from raven.pki.certificate import check_leaf_untrusted, read_ca_untrusted
+from raven.pki.identity import Role
+
+PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+DEVICE_MTU: Final = 1420  # bytes; what raven-wg gives its device
+_WITH_PASSWORD = re.compile(r"(?<=//)[^/@]*@")
+
+
+async def examine(gateway: Address, *, wg_port: int, environment: Mapping[str, str]) -> list[Finding]:
+    """Everything between here and `gateway`; `wg_port` is its UDP port."""
+    contact = await meet(gateway)
+    found = way.findings([contact], ca=None, cluster="")
+    found += proxies(environment, needed=not contact.connected)
+    found += families(contact)
+    if contact.shown is not None and (late := _too_late(contact.shown)) is not None:
+        found.append(late)
+    heard: list[Heard] = []
+
+    async def one(address: str) -> None:
+        heard.append(await probe(address, wg_port))
+
+    async with trio.open_nursery() as nursery:
+        for attempt in contact.attempts:
+            nursery.start_soon(one, attempt.address.rpartition(":")[0].strip("[]"))
+    for each in sorted(heard, key=lambda each: each.address):
+        found.append(datagrams(each))
+        found += path_mtu(each)
+    return found
+
+
+def proxies(environment: Mapping[str, str], *, needed: bool) -> list[Finding]:
+    """Proxy variables that are set, passwords left out."""
+    found = []
+    for name in PROXIES:
+        value = environment.get(name) or environment.get(name.lower())
+        if not value:
+            continue
+        said = f"set to {_WITH_PASSWORD.sub('...@', value)}"
+        step = ""
+        if needed and name != "NO_PROXY":
+            step = "this network may want that proxy for everything; this check and a join dial directly"
+        found.append(Finding(hop="proxy", result="note", about=name, said=said, next=step))
+    return found or [Finding(hop="proxy", result="ok", said="no proxy variables are set")]
+
+
+def families(contact: Contact) -> list[Finding]:
+    """Whether each IP version leads to the gateway."""
+    found = []
+    for version in (4, 6):
+        own = [each for each in contact.attempts if (each.address.count(":") > 1) == (version == 6)]
+        if not own:
+            continue
+        good = any(each.seconds is not None for each in own)
+        if not good and contact.connected:
+            said = f"IPv{version} does not lead there, IPv{10 - version} does; that is enough"
+            found.append(Finding(hop="ipv6" if version == 6 else "tcp", result="note", said=said))
+    return found
+
+
+def _too_late(shown: Shown) -> Finding | None:
+    """Joining judges the gateway's certificate by the later of both clocks."""
+    try:
+        ca = read_ca_untrusted(shown.ca_pem)
+        leaf = check_leaf_untrusted(shown.leaf_der, ca, role=Role.GATEWAY, cluster=shown.cluster, now=None)
+    except PeerError:
+        return None  # found under tls
+    now = time.time()
+    if now <= leaf.not_after:
+        return None
+    said = f"by this machine's clock ({judge.date(now)}) the gateway's certificate has expired"
+    step = "set the clock: `timedatectl set-ntp true`; a join fails until then"
+    if now + shown.ahead > leaf.not_after:
+        said, step = "the gateway's certificate has expired", "restart the gateway: it makes itself a new one"
+    return Finding(hop="certificate", result="broken", about="the gateway's", said=said, next=step)
+
+
+def datagrams(heard: Heard) -> Finding:
+    """UDP towards the packet lane's port. Streams do without, so nothing here is called broken."""
+    about = str(Address(heard.address, heard.port))
+    if heard.answered:
+        said = "something answers that is not WireGuard"
+        step = "compare the port with the gateway's --wg-listen, and give it with --wg-port"
+        return Finding(hop="udp", result="note", about=about, said=said, next=step)
+    if heard.refused:
+        said = "refused: nobody listens on that UDP port, or a firewall rejects it; streams do without"
+        step = "compare the port with the gateway's --wg-listen, and give it with --wg-port"
+        return Finding(hop="udp", result="note", about=about, said=said, next=step)
+    if heard.problem:
+        said = f"cannot be sent: {heard.problem}; streams do without"
+        step = "see the firewall (`nft list ruleset`) and the routes of this machine"
+        return Finding(hop="udp", result="note", about=about, said=said, next=step)
+    said = (
+        "nothing objected. WireGuard does not answer strangers, so whether UDP passes cannot be known before"
+        " this node has joined; then `ravenctl doctor` tells"
+    )
+    return Finding(hop="udp", result="unknown", about=about, said=said)
+
+
+def path_mtu(heard: Heard) -> list[Finding]:
+    """The path's MTU as far as routers tell it."""
+    if heard.mtu is None or not heard.sent:
+        return []
+    room = heard.mtu - OVERHEAD[heard.family]
+    said = (
+        f"packets of {heard.mtu} bytes raised no objection; a router that drops silently would look the same"
+    )
+    if room >= DEVICE_MTU:
+        return [Finding(hop="mtu", result="ok", about=heard.address, said=said)]
+    said = (
+        f"the path takes packets of {heard.mtu} bytes, {room} inside WireGuard; the device has {DEVICE_MTU}"
+    )
+    step = f"once it runs: ip link set raven0 mtu {room}; until then large packets go in fragments"
+    return [Finding(hop="mtu", result="note", about=heard.address, said=said, next=step)]
