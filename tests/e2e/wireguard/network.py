@@ -25,14 +25,14 @@ class Transfer(NamedTuple):
 
 
 class Interface:
-    """A `raven-wg` device on a machine, with a key of its own."""
+    """A `raven-wg` device on a machine, with a key of its own; `wrapper` is a program to run it under."""
 
-    def __init__(self, machine: Machine, name: str) -> None:
+    def __init__(self, machine: Machine, name: str, *wrapper: str) -> None:
         self.machine = machine
         self.name = name
         self.private_key = new_key()
         self.public_key = public_of(self.private_key)
-        self.process = machine.start("raven-wg", "--foreground", name, name=f"raven-wg-{name}")
+        self.process = machine.start(*wrapper, "raven-wg", "--foreground", name, name=f"raven-wg-{name}")
 
     def answers(self) -> bool:
         return (leftovers.WIREGUARD / f"{self.name}.sock").is_socket()
