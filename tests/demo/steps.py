@@ -135,6 +135,7 @@ def outage(scene: Scene) -> str:
     """Five seconds without a cable in the middle of the network, under a running transfer."""
     site = scene.world.sites["a"]
     pod = scene.world.cloud_pod
+    programs.ping_until(pod, site.pod_address, seconds=15)
     command = programs.iperf_command(site.pod_address, seconds=_LIVES_THROUGH)
     transfer = pod.start(*command, name="iperf3-through-the-outage")
     wait_until(lambda: _established(pod, 5201), what="iperf3 to connect", seconds=5)
@@ -160,6 +161,19 @@ def outage(scene: Scene) -> str:
         f"packets back after {packets:.1f} s, streams after {streams:.1f} s; "
         f"the same TCP connection went on at {result.seconds[-1]:.2f} Gb/s"
     )
+
+
+def doctor(scene: Scene) -> str:
+    """At the site whose cable is out: the command for the engineer with a problem at night."""
+    agent = scene.agents[0]
+    scene.world.set_uplink("a", up=False)
+    try:
+        said = agent.ctl("doctor", "--wg-interface", agent.machine.interface, check=False)
+    finally:
+        scene.world.set_uplink("a", up=True)
+    verdict = next((line for line in said.out.splitlines() if line.startswith("verdict:")), said.err)
+    expect(said.code == 1 and raven.AGENTS in verdict, f"{said.code} {verdict}")
+    return verdict.removeprefix("verdict: ")
 
 
 def _established(machine: Machine, port: int) -> bool:
@@ -209,6 +223,7 @@ def story(*, once: bool) -> list[Step]:
         Step("cloud pod to pod-b", f"iperf3 -C cubic -c {b[0]}; ...", iperf(cloud_pod, b)),
         Step("pod-a to pod-b, by the gateway", f"iperf3 -C cubic -c {b[0]}; ...", iperf(pod_a, b)),
         Step("WireGuard's own tool agrees", "wg show", wg_show),
+        Step("site-a's cable is out: what is it?", "ravenctl doctor, at site-a", doctor),
         Step(
             f"site-a's cable is out for {OUTAGE:.0f} s",
             "ip link set to-a down; iperf3 runs on",
