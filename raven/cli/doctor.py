@@ -14,7 +14,7 @@ import trio
 from raven.cli import findings
 from raven.cli.client import AGENT_SOCKET, GATEWAY_SOCKET, fail
 from raven.config import Address
-from raven.diagnosis import agent_host, gateway_host
+from raven.diagnosis import agent_host, gateway_host, packet_host
 from raven.diagnosis.finding import Finding
 from raven.diagnosis.own_state import Role, role_of
 from raven.errors import RavenError, StateError
@@ -61,8 +61,9 @@ async def _examine(
     elif gateways:
         here, role = None, "agent"
     else:
-        raise StateError(f"{_NOTHING}\n  {absence}")
-    device = interface or _INTERFACES[role]
+        hint = ", or sudo" if "ermission denied" in absence else ""
+        raise StateError(f"{_NOTHING}{hint}\n  {absence}")
+    device = interface or await packet_host.own_interface(here, _INTERFACES[role])
     if role == "gateway":
         return await gateway_host.examine(
             directory=here,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from raven.cli import render
 from raven.diagnosis.finding import Finding, Verdict, decide, in_order
+from raven.diagnosis.judge import count
 
 _COLOURS = {"ok": "green", "note": "yellow", "unknown": "yellow", "broken": "bold red"}
 _INDENT = 21  # columns before the text: the result's and the hop's
@@ -36,7 +37,7 @@ def show(findings: Iterable[Finding], *, json: bool) -> int:
         _print_finding(finding, width)
     _print("", width)
     if verdict.well:
-        rest = f"; {verdict.unknown} things cannot be known from here" if verdict.unknown else ""
+        rest = f"; {count(verdict.unknown, 'thing')} cannot be known" if verdict.unknown else ""
         _print(f"verdict: all well, as far as it can be seen from here{rest}", width, style="green")
         return 0
     about = f" {verdict.about}" if verdict.about else ""
@@ -44,7 +45,8 @@ def show(findings: Iterable[Finding], *, json: bool) -> int:
     _print(f"why:     {verdict.why}", width, indent=9)
     _print(f"try:     {verdict.next}", width, indent=9)
     if verdict.broken > 1:
-        _print(f"         {verdict.broken - 1} more are broken; look again when this one is mended", width)
+        more = count(verdict.broken - 1, "more finding")
+        _print(f"         {more} of something broken; look again when this one is mended", width)
     return verdict.exit_code
 
 

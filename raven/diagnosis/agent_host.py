@@ -49,18 +49,10 @@ async def examine(
         found.append(Finding(hop="daemon", result="ok", about="raven-agent", said=up))
         found += [*lanes.tunnels(snapshot), *lanes.problems(snapshot)]
     elif state is not None:
-        found.append(_no_daemon(absence))
+        found.append(lanes.no_daemon("raven-agent", absence))
     if asked is not None:
         found += await target.on_node(asked, snapshot.allow if snapshot is not None else None)
     return found + await _packets(snapshot, interface)
-
-
-def _no_daemon(absence: str) -> Finding:
-    if "ermission" in absence or "not permitted" in absence:
-        step = "run the same command with sudo, or join the group that --socket-group names"
-        return Finding(hop="daemon", result="unknown", about="raven-agent", said=absence, next=step)
-    step = "`systemctl start raven-agent`; if it ends again, `journalctl -u raven-agent -n 50`"
-    return Finding(hop="daemon", result="broken", about="raven-agent", said=absence, next=step)
 
 
 def _gateways(

@@ -38,8 +38,7 @@ async def examine(
         if (directory / "registry.sqlite").exists():
             found.append(registry(directory / "registry.sqlite", now=time.time()))
     if snapshot is None:
-        step = "`systemctl start raven-gateway`; if it ends again, `journalctl -u raven-gateway -n 50`"
-        found.append(Finding(hop="daemon", result="broken", about="raven-gateway", said=absence, next=step))
+        found.append(lanes.no_daemon("raven-gateway", absence))
         return found
     up = f"process {snapshot.pid}, up {judge.span(snapshot.uptime_s)}, raven {snapshot.software}"
     found.append(Finding(hop="daemon", result="ok", about="raven-gateway", said=up))

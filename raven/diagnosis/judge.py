@@ -180,9 +180,17 @@ def certificate(leaf: Leaf, *, now: float, about: str, rejoin: str) -> Finding:
     if now > leaf.renew_at:
         said = f"{leaf.identity} is due for renewal since {span(now - leaf.renew_at)}, it counts until "
         said += f"{date(leaf.not_after)}"
-        return Finding(hop="certificate", result="note", about=about, said=said, next=rejoin)
+        step = rejoin
+        if leaf.identity.role is Role.NODE:
+            step = "a running agent renews it by itself while a gateway is in reach; else its status says why"
+        return Finding(hop="certificate", result="note", about=about, said=said, next=step)
     said = f"{leaf.identity}, good for another {span(leaf.not_after - now)}"
     return Finding(hop="certificate", result="ok", about=about, said=said)
+
+
+def count(number: int, thing: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def span(seconds: float) -> str:

@@ -32,6 +32,15 @@ def _said(lane: Lane) -> str:
     return f"{text}: {lane.detail}" if lane.detail else text
 
 
+def no_daemon(unit: str, absence: str) -> Finding:
+    """Why no daemon tells anything; not being allowed to ask says nothing about it."""
+    if "ermission" in absence or "not permitted" in absence:
+        step = "run the same command with sudo, or join the group that --socket-group names"
+        return Finding(hop="daemon", result="unknown", about=unit, said=absence, next=step)
+    step = f"`systemctl start {unit}`; if it ends again, `journalctl -u {unit} -n 50`"
+    return Finding(hop="daemon", result="broken", about=unit, said=absence, next=step)
+
+
 def tunnels(of: AgentSnapshot) -> list[Finding]:
     """One finding for each gateway of the agent."""
     return [_uplink(uplink, of) for uplink in of.uplinks]
@@ -54,10 +63,12 @@ def _uplink(uplink: UplinkStatus, of: AgentSnapshot) -> Finding:
 # By what the agent's own sentence holds; anything else goes to the logs.
 _TUNNEL_STEPS: Final = {
     "already has a tunnel": "two machines use this identity: join one of them under another name",
-    "replaced by a later join": "this node's name was joined again elsewhere: join here under another name,"
-    " or once more with `raven-agent join --force`",
-    "has not joined": "the gateway has removed this node: `raven-agent join --force` with a new token",
-    "expired": "join again with `raven-agent join --force`, or see the certificate above",
+    "joined again with another certificate": "another machine has this node's name now: join here under"
+    " another one, or take it back with `raven-agent join --force`",
+    "has renewed this certificate": "the state directory is older than its last renewal (a restored backup):"
+    " `raven-agent join --force` with a token made for this node",
+    "is not registered here": "the gateway removed this node: `raven-agent join --force` with a new token",
+    "expired on": "`raven-gateway token create --node NAME` there, then `raven-agent join --force` here",
 }
 
 

@@ -18,7 +18,7 @@ import msgspec
 from cryptography import x509
 
 from raven.diagnosis.finding import Finding
-from raven.diagnosis.judge import span
+from raven.diagnosis.judge import count, span
 from raven.pki.certificate import Leaf, load_ca_certificate, load_leaf, pin_of
 from raven.pki.csr import UNUSABLE, key_hash, load_key
 from raven.pki.token import pin_text
@@ -174,4 +174,6 @@ def registry(path: Path, *, now: float) -> Finding:
         step = "restore it from a backup (docs/trust.md); without one every node has to join again"
         return Finding(hop="registry", result="broken", about=about, said=f"not sound: {error}", next=step)
     seen = f", the last one seen {span(max(0.0, now - newest))} ago" if newest else ""
-    return Finding(hop="registry", result="ok", about=about, said=f"sound; {nodes} nodes joined{seen}")
+    return Finding(
+        hop="registry", result="ok", about=about, said=f"sound; {count(nodes, 'node')} joined{seen}"
+    )

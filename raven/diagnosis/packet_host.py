@@ -14,9 +14,9 @@ from typing import Final
 
 from raven.diagnosis.contact import known_path_mtu
 from raven.diagnosis.finding import Finding, Result
-from raven.diagnosis.judge import span
+from raven.diagnosis.judge import count, span
 from raven.errors import RavenError
-from raven.net.device import NoDevice, UapiDevice
+from raven.net.device import UAPI_DIRECTORY, NoDevice, UapiDevice
 from raven.net.sysctls import InterfaceSysctls
 from raven.wg.configuration import DeviceState, PeerState, UapiError
 from raven.wg.endpoint import Endpoint
@@ -26,6 +26,20 @@ KEYS_EXPIRE: Final = 180.0  # seconds since a handshake; nothing passes afterwar
 # Bytes around a packet in WireGuard: IP, UDP 8, its own header 16 and tag 16.
 OVERHEAD: Final = {4: 20 + 8 + 32, 6: 40 + 8 + 32}
 _CAP_NET_ADMIN: Final = 12  # linux/capability.h
+
+
+async def own_interface(directory: Path | None, otherwise: str) -> str:
+    """The device that has the key in this state directory, whatever it is called; else `otherwise`."""
+    try:
+        key = ((directory or Path()) / "wg.key").read_text().strip() if directory is not None else ""
+        names = sorted(path.stem for path in UAPI_DIRECTORY.glob("*.sock"))
+    except OSError:
+        return otherwise
+    for name in names if key else ():
+        with suppress(RavenError, UapiError):
+            if (await UapiDevice(name).state()).private_key.to_base64() == key:
+                return name
+    return otherwise
 
 
 async def examine(
@@ -107,7 +121,7 @@ async def find_device(interface: str, severity: Result) -> tuple[Finding, Device
             return Finding(hop="device", result="unknown", about=about, said=str(error), next=step), None
         step = f"`wg show {interface}`; restart raven-wg if it hangs"
         return Finding(hop="device", result=severity, about=about, said=str(error), next=step), None
-    said = f"it listens on UDP port {state.listen_port} and has {len(state.peers)} peers"
+    said = f"it listens on UDP port {state.listen_port} and has {count(len(state.peers), 'peer')}"
     return Finding(hop="device", result="ok", about=about, said=said), state
 
 
@@ -152,7 +166,7 @@ def handshakes(state: DeviceState, severity: Result, *, hub: bool) -> list[Findi
     """Whether UDP passes, by the age of the last handshake with each peer; a hub's are in one line."""
     if hub:
         fresh = sum(_age(peer) is not None and (_age(peer) or 0) <= KEYS_EXPIRE for peer in state.peers)
-        said = f"{fresh} of {len(state.peers)} peers had a handshake in the last {KEYS_EXPIRE:.0f} s"
+        said = f"{fresh} of {count(len(state.peers), 'peer')} had a handshake in the last {KEYS_EXPIRE:.0f} s"
         return [Finding(hop="udp", result="ok" if fresh or not state.peers else "note", said=said)]
     return [_handshake(peer, severity) for peer in state.peers if peer.endpoint is not None]
 

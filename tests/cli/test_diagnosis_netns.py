@@ -46,9 +46,8 @@ class Lab(NamedTuple):
     agent: Agent
 
     def doctor(self, of: Gateway | Agent, *arguments: str) -> Told:
-        interface = ("--wg-interface", of.machine.interface)
         where = ("--socket", str(of.socket), "doctor", "--state-dir", str(of.state))
-        return ravenctl(of.machine, *where, *interface, *arguments)
+        return ravenctl(of.machine, *where, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,7 @@ async def test_no_tunnel(tmp_path: Path) -> None:
         await until(site.agent.agent_snapshot, lambda now: now.uplinks[0].lane.state == "down", "the cut")
         told = await on_agent(site.here, site.agent)
         assert (told.code, told.verdict["hop"]) == (1, "tunnel"), told
+        assert "`raven-agent join --force` with a new token" in told.verdict["next"]
         assert told.of("tls")[0]["result"] == "ok", "the way to the gateway is well"
         asked = await on_gateway(site.here, site.gateway, "--target", f"{NODE}:{site.open}")
         assert (asked.code, asked.verdict["hop"], asked.verdict["about"]) == (1, "node", NODE)

@@ -136,7 +136,7 @@ def test_the_clock_beside_the_gateways(ahead: float, result: str, words: str) ->
     [
         (0.0, "ok", "good for another 90 d", ""),
         (-7200.0, "broken", "counts from", "timedatectl"),
-        (LEAF_LIFE * 0.7, "note", "due for renewal", "again"),
+        (LEAF_LIFE * 0.7, "note", "due for renewal", "by itself"),
         (LEAF_LIFE + 5 * 86400, "broken", "expired 5 d ago", "leave raven-agent running"),
         (LEAF_LIFE + GRACE + 86400, "broken", "expired 31 d ago", "again"),
     ],

@@ -1,0 +1,60 @@
+"""What netcheck says about what it heard."""
+
+import pytest
+
+from raven.diagnosis import network
+from raven.diagnosis.datagrams import Heard, probe
+from raven.diagnosis.evidence import Attempt, Contact
+
+
+def test_proxies_are_shown_without_their_passwords() -> None:
+    environment = {"https_proxy": "http://me:secret@proxy:3128", "NO_PROXY": "localhost", "PATH": "/bin"}
+    first, second = network.proxies(environment, needed=True)
+    assert (first.about, first.said) == ("HTTPS_PROXY", "set to http://...@proxy:3128")
+    assert "dial directly" in first.next
+    assert (second.about, second.next) == ("NO_PROXY", "")
+    assert network.proxies({}, needed=True)[0].result == "ok"
+
+
+@pytest.mark.parametrize(
+    ("heard", "result", "words"),
+    [
+        (Heard(address="192.0.2.1", port=4500, sent=1), "unknown", "does not answer strangers"),
+        (Heard(address="192.0.2.1", port=4500, sent=1, refused=True), "note", "refused"),
+        (Heard(address="192.0.2.1", port=4500, problem="Operation not permitted"), "note", "not permitted"),
+        (Heard(address="192.0.2.1", port=4500, sent=1, answered=True), "note", "not WireGuard"),
+    ],
+)
+def test_silence_is_not_taken_for_an_answer(heard: Heard, result: str, words: str) -> None:
+    found = network.datagrams(heard)
+    assert (found.result, words in found.said) == (result, True)
+
+
+@pytest.mark.parametrize(
+    ("address", "mtu", "result"),
+    [
+        ("192.0.2.1", 1480, "ok"),
+        ("192.0.2.1", 1479, "note"),
+        ("2001:db8::1", 1500, "ok"),
+        ("2001:db8::1", 1499, "note"),
+    ],
+)
+def test_the_path_has_room_for_the_devices_packets(address: str, mtu: int, result: str) -> None:
+    (found,) = network.path_mtu(Heard(address=address, port=4500, sent=1, mtu=mtu))
+    assert found.result == result
+    assert network.path_mtu(Heard(address=address, port=4500)) == []
+
+
+def test_one_address_family_is_enough() -> None:
+    good, bad = (
+        Attempt(address="192.0.2.1:443", seconds=0.1),
+        Attempt(address="[2001:db8::1]:443", problem="no"),
+    )
+    (found,) = network.families(Contact(host="gw", port=443, attempts=(good, bad)))
+    assert (found.hop, found.result) == ("ipv6", "note")
+    assert network.families(Contact(host="gw", port=443, attempts=(bad,))) == [], "tcp says that already"
+
+
+async def test_a_port_where_nobody_listens_refuses() -> None:
+    heard = await probe("127.0.0.1", 9)
+    assert (heard.sent, heard.refused, heard.problem) == (1, True, "")
