@@ -6,11 +6,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup system demo test lint bench clean
+.PHONY: help setup system demo test test-hostile lint bench clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
 	@echo "make test [ARGS=...]      the whole suite; ARGS goes to pytest"
+	@echo "make test-hostile         a million hostile datagrams against a WireGuard device (half a minute)"
 	@echo "make lint                 ruff, mypy --strict, import-linter"
 	@echo "make bench [ARGS=...]     speed and memory beside ssh -R and wireguard-go (root)"
 	@echo "make clean                removes the virtual environment, caches and what a killed demo left"
@@ -29,6 +30,9 @@ demo: setup system
 
 test: setup system
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-hostile: setup
+	@HOSTILE=1000000 $(BIN)/python -m pytest tests/wg/test_flood.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
