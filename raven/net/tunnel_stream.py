@@ -88,6 +88,8 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         with self._send_conflict:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_sendable()
+            if isinstance(data, memoryview):
+                data = data.cast("B")
             taken = self._connection.send_data(self.stream, data)
             self._carrier.flush()
             if taken < len(data):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from array import array
 
 import pytest
 import trio
@@ -42,6 +43,14 @@ async def test_without_waiting_is_still_a_task_in_that_direction() -> None:
         with pytest.raises(trio.BusyResourceError):
             left.receive_nowait(1)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_view_of_anything_is_its_bytes() -> None:
+    acceptor = Acceptor()
+    async with tunnels(acceptor) as both:
+        left, right = await acceptor.pair(both)
+        await left.send_all(memoryview(array("I", [1, 2, 3])))
+        assert await right.receive_some() == array("I", [1, 2, 3]).tobytes()
 
 
 async def test_one_answer_only() -> None:
