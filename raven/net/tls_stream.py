@@ -25,7 +25,7 @@ CLOSE_TIMEOUT: Final = 1.0  # seconds for the close_notify to find room in the s
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds; three round trips on a path that loses packets
 
 # Bytes that may wait unsent in the kernel, ahead of every keystroke. A keystroke that shares 10 Mb/s with a
-# copy takes 101 ms, with 128 KiB 200 ms, without a limit 436 ms; the copy has 9.55 Mb/s each time, and nothing
+# copy takes 101 ms, with 128 KiB 200 ms, without a limit 436 ms; the copy has 9.55 Mb/s each time. Nothing
 # between 16 KiB and unlimited changes the throughput on loopback.
 NOTSENT_LOWAT: Final = 32 * 1024
 _TCP_NOTSENT_LOWAT: Final = 25  # linux/tcp.h; the socket module of Python 3.11 does not name it

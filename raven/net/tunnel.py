@@ -208,9 +208,9 @@ class Tunnel:
         """Carries the tunnel until it ends; closes the transport.
 
         Returns after a GOAWAY of either side once the streams are done; TunnelLost otherwise. Each incoming
-        stream runs `accept` in a task of its own; with None all are refused. The stream ends with its handler.
-        A handler may let BrokenResourceError and ClosedResourceError pass: its stream is reset then. Whatever
-        else it raises comes out of here.
+        stream runs `accept` in a task of its own and ends with it; with None all are refused. A handler may
+        let BrokenResourceError and ClosedResourceError pass: its stream is reset then. Whatever else it
+        raises comes out of here.
         """
         self._accept = accept
         graceful = False
