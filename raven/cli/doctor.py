@@ -45,7 +45,7 @@ def doctor(
 async def _examine(
     socket: Path | None, state_dir: Path | None, gateways: Sequence[Address], target: str, interface: str
 ) -> list[Finding]:
-    snapshot, absence = await _snapshot(socket)
+    snapshot, absent = await _snapshot(socket)
     directory = state_dir or STATE_DIR
     here: Path | None
     role = role_of(directory)
@@ -61,8 +61,11 @@ async def _examine(
     elif gateways:
         here, role = None, "agent"
     else:
+        absence = "; ".join(absent)
         hint = ", or sudo" if "ermission denied" in absence else ""
         raise StateError(f"{_NOTHING}{hint}\n  {absence}")
+    # Each daemon has its own socket: on a gateway nobody misses the agent's.
+    absence = "; ".join(absent if socket is not None else absent[:1] if role == "gateway" else absent[1:])
     device = interface or await packet_host.own_interface(here, _INTERFACES[role])
     if role == "gateway":
         return await gateway_host.examine(
@@ -83,8 +86,8 @@ async def _examine(
     )
 
 
-async def _snapshot(socket: Path | None) -> tuple[GatewaySnapshot | AgentSnapshot | None, str]:
-    """What the daemon knows, or why none tells."""
+async def _snapshot(socket: Path | None) -> tuple[GatewaySnapshot | AgentSnapshot | None, list[str]]:
+    """What the daemon knows, or why none tells: a gateway and an agent, in this order."""
     tried = []
     for path in [socket] if socket is not None else [GATEWAY_SOCKET, AGENT_SOCKET]:
         try:
@@ -93,6 +96,6 @@ async def _snapshot(socket: Path | None) -> tuple[GatewaySnapshot | AgentSnapsho
             tried.append(str(error))
             continue
         if answer.snapshot is not None:
-            return answer.snapshot, ""
+            return answer.snapshot, []
         tried.append(f"{path}: {answer.error or 'another answer than a snapshot'}")
-    return None, "; ".join(tried)
+    return None, tried

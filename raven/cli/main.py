@@ -87,6 +87,13 @@ def ping(socket: Path | None, node: str, count: int, interval: float, output: st
 
 
 @cli.command()
+@click.option(
+    "--socket",
+    "own_socket",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Unix socket of the daemon, as before the command.",
+)
 @click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where its state lies.")
 @click.option(
     "--gateway",
@@ -108,6 +115,7 @@ def ping(socket: Path | None, node: str, count: int, interval: float, output: st
 @click.pass_obj
 def doctor(
     socket: Path | None,
+    own_socket: Path | None,
     state_dir: Path | None,
     gateways: tuple[str, ...],
     target: str,
@@ -123,7 +131,7 @@ def doctor(
 
     sys.exit(
         doctor.doctor(
-            socket,
+            own_socket or socket,
             state_dir=state_dir,
             gateways=[_dialled(text) for text in gateways],
             target=target,

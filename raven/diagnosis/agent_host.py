@@ -85,7 +85,7 @@ async def _packets(snapshot: AgentSnapshot | None, interface: str) -> list[Findi
         found += await packet_host.examine(
             interface=interface,
             process=snapshot.pid,
-            up=snapshot.packets.state == "up",
+            failed=lanes.has_failed(snapshot.packets),
             pod_cidrs=snapshot.pod_cidrs,
             hub=False,
         )

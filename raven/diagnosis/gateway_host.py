@@ -56,7 +56,7 @@ async def examine(
         found += await packet_host.examine(
             interface=interface,
             process=snapshot.pid,
-            up=snapshot.packets.state == "up",
+            failed=lanes.has_failed(snapshot.packets),
             pod_cidrs=cidrs,
             hub=True,
         )

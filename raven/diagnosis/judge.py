@@ -82,8 +82,13 @@ def _tcp_step(attempt: Attempt) -> str:
     return "see what the sentence says; `ip route` and the firewall of this machine come first"
 
 
-def tls(contact: Contact, *, ca: x509.Certificate | None, cluster: str = "") -> list[Finding]:
-    """TLS and who answered: by the CA that was pinned, or, without one, as far as a stranger can tell."""
+def tls(
+    contact: Contact, *, ca: x509.Certificate | None, cluster: str = "", now: float | None = None
+) -> list[Finding]:
+    """TLS and who answered: by the CA that was pinned, or, without one, as far as a stranger can tell.
+
+    `now` is the moment by the gateway's own clock, which decides about its certificate.
+    """
     if not contact.connected:
         return []
     shown = contact.shown
@@ -106,9 +111,13 @@ def tls(contact: Contact, *, ca: x509.Certificate | None, cluster: str = "") -> 
         return [_foreign(contact, said)]
     try:
         leaf = check_leaf_untrusted(
-            shown.leaf_der, ca or seen, role=Role.GATEWAY, cluster=cluster or shown.cluster, now=None
+            shown.leaf_der, ca or seen, role=Role.GATEWAY, cluster=cluster or shown.cluster, now=now
         )
     except PeerError as error:
+        if error.reason == "certificate-time":
+            said = f"the gateway's own clock and certificate disagree: {error}"
+            step = "set the gateway's clock, then restart it: it makes itself a new certificate"
+            return [Finding(hop="tls", result="broken", about=contact.name, said=said, next=step)]
         return [_foreign(contact, str(error))]
     said = f"{leaf.identity} answered in {shown.seconds * 1e3:.1f} ms, CA pin {pin_text(pin_of(seen))}"
     if ca is None:

@@ -20,6 +20,14 @@ _RESULT: Final[dict[LaneState, Result]] = {
 }
 
 
+_SHOWN_MAX: Final = 10  # nodes that are well and have a line of their own; of more, only their number
+
+
+def has_failed(lane: Lane) -> bool:
+    """Whether it was tried and does not work, which is more than not working yet."""
+    return _RESULT[lane.state] == "broken"
+
+
 def _said(lane: Lane) -> str:
     """State, evidence, and the sentence there is: `up 0.4 ms, proved 3 s ago`."""
     text: str = lane.state
@@ -37,7 +45,8 @@ def no_daemon(unit: str, absence: str) -> Finding:
     if "ermission" in absence or "not permitted" in absence:
         step = "run the same command with sudo, or join the group that --socket-group names"
         return Finding(hop="daemon", result="unknown", about=unit, said=absence, next=step)
-    step = f"`systemctl start {unit}`; if it ends again, `journalctl -u {unit} -n 50`"
+    verb = "restart" if "no answer" in absence else "start"
+    step = f"`systemctl {verb} {unit}`; if it ends again, `journalctl -u {unit} -n 50`"
     return Finding(hop="daemon", result="broken", about=unit, said=absence, next=step)
 
 
@@ -83,6 +92,7 @@ def nodes(of: GatewaySnapshot, *, only: str = "") -> list[Finding]:
         findings.append(
             Finding(hop="node", result=result, about=node.name, said=_said(node.stream), next=step)
         )
+    findings = _few(findings, only)
     if only and not any(node.name == only for node in of.nodes):
         known = ", ".join(node.name for node in of.nodes[:10]) or "none"
         findings.append(
@@ -124,7 +134,16 @@ def node_packets(of: GatewaySnapshot, *, only: str = "") -> list[Finding]:
         findings.append(
             Finding(hop="packets", result=result, about=node.name, said=_said(node.packets), next=step)
         )
-    return findings
+    return _few(findings, only)
+
+
+def _few(findings: list[Finding], only: str) -> list[Finding]:
+    """The same, but those that are well in one line where they are many."""
+    well = [finding for finding in findings if finding.result == "ok" and finding.about != only]
+    if len(well) <= _SHOWN_MAX:
+        return findings
+    said = f"{len(well)} nodes are up, each on fresh evidence"
+    return [Finding(hop=well[0].hop, result="ok", said=said), *(f for f in findings if f not in well)]
 
 
 def problems(of: AgentSnapshot | GatewaySnapshot) -> list[Finding]:

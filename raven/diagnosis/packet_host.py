@@ -1,6 +1,6 @@
 """What this host gives to the packet lane: TUN, the right to use it, the device, switches, UDP and MTU.
 
-A lane that is up needs none of these judged; what is odd is then noted and not called broken.
+Only a lane that failed makes any of it broken; what is odd beside one that is up, or starts, is noted.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ async def own_interface(directory: Path | None, otherwise: str) -> str:
 
 
 async def examine(
-    *, interface: str, process: int | None, up: bool, pod_cidrs: list[str], hub: bool
+    *, interface: str, process: int | None, failed: bool, pod_cidrs: list[str], hub: bool
 ) -> list[Finding]:
     """Everything below the packet lane whose device is `interface` and whose daemon is `process`.
 
-    `up` says that packets do pass, `hub` that this host dials nobody.
+    `failed` says that packets were tried and do not pass, `hub` that this host dials nobody.
     """
-    severity: Result = "note" if up else "broken"
+    severity: Result = "broken" if failed else "note"
     device, state = await find_device(interface, severity)
     findings = [tun(severity if state is None else "note"), rights(process, severity), device]
     findings += [ipv6(interface), *forwarding(interface, pod_cidrs, severity)]

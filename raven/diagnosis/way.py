@@ -33,7 +33,9 @@ def findings(contacts: Sequence[Contact], *, ca: x509.Certificate | None, cluste
     """What was found on the ways, judged with the CA and cluster that this host trusts, if any."""
     found: list[Finding] = []
     for contact in contacts:
-        found += [*judge.name(contact), *judge.tcp(contact), *judge.tls(contact, ca=ca, cluster=cluster)]
+        found += [*judge.name(contact), *judge.tcp(contact)]
+        there = gateway_time([contact])
+        found += judge.tls(contact, ca=ca, cluster=cluster, now=there)
         if contact.shown is not None:
             found.append(judge.clock(contact.shown, contact.name))
     return found

@@ -106,6 +106,13 @@ def test_gateways_that_are_not() -> None:
         assert "somebody in between" in found.next
 
 
+def test_a_gateway_whose_certificate_has_expired_by_its_own_clock() -> None:
+    late = NOW + LEAF_LIFE + 60
+    (found,) = judge.tls(contact(to=shown()), ca=CA.certificate, cluster="lab", now=late)
+    assert found.result == "broken"
+    assert "restart it" in found.next
+
+
 @pytest.mark.parametrize(
     ("reason", "step"),
     [("tls-timeout", "drops full-sized packets"), ("wrong-alpn", "compare the port"), ("tls-eof", "log")],

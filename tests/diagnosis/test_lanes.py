@@ -37,6 +37,21 @@ def test_nodes_that_were_not_asked_for_are_noted() -> None:
     assert [each.result for each in lanes.node_packets(of, only="shop-1")] == ["ok", "note"]
 
 
+def test_many_nodes_that_are_well_are_one_line() -> None:
+    down = Lane(state="down", evidence_age_s=90.0, detail="it has no tunnel")
+    of = gateway(*(node(f"shop-{number}") for number in range(20)), node("shop-99", stream=down))
+    summary, broken = lanes.nodes(of)
+    assert (summary.said, broken.about) == ("20 nodes are up, each on fresh evidence", "shop-99")
+    assert [each.about for each in lanes.nodes(of, only="shop-7")] == ["", "shop-7", "shop-99"]
+    assert len(lanes.node_packets(of)) == 1
+
+
+def test_a_daemon_that_does_not_tell() -> None:
+    assert "systemctl start raven-agent" in lanes.no_daemon("raven-agent", "no such socket").next
+    assert "systemctl restart raven-agent" in lanes.no_daemon("raven-agent", "no answer within 5 s").next
+    assert lanes.no_daemon("raven-agent", "Permission denied").result == "unknown"
+
+
 def test_a_node_that_never_joined() -> None:
     found = lanes.nodes(gateway(node("shop-1")), only="shop-2")[-1]
     assert (found.result, found.about) == ("broken", "shop-2")
