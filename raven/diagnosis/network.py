@@ -31,7 +31,7 @@ async def examine(gateway: Address, *, wg_port: int, environment: Mapping[str, s
     found = way.findings([contact], ca=None, cluster="")
     found += proxies(environment, needed=not contact.connected)
     found += families(contact)
-    if contact.shown is not None and (late := _too_late(contact.shown)) is not None:
+    if contact.shown is not None and (late := too_late(contact.shown)) is not None:
         found.append(late)
     heard: list[Heard] = []
 
@@ -76,7 +76,7 @@ def families(contact: Contact) -> list[Finding]:
     return found
 
 
-def _too_late(shown: Shown) -> Finding | None:
+def too_late(shown: Shown) -> Finding | None:
     """Joining judges the gateway's certificate by the later of both clocks."""
     try:
         ca = read_ca_untrusted(shown.ca_pem)

@@ -1,10 +1,15 @@
 """What netcheck says about what it heard."""
 
+import time
+
 import pytest
 
 from raven.diagnosis import network
 from raven.diagnosis.datagrams import Heard, probe
-from raven.diagnosis.evidence import Attempt, Contact
+from raven.diagnosis.evidence import Attempt, Contact, Shown
+from raven.pki.renewal import LEAF_LIFE
+from tests.diagnosis.test_judge import der
+from tests.pki.material import make_authority, make_key, seeded
 
 
 def test_proxies_are_shown_without_their_passwords() -> None:
@@ -53,6 +58,22 @@ def test_one_address_family_is_enough() -> None:
     (found,) = network.families(Contact(host="gw", port=443, attempts=(good, bad)))
     assert (found.hop, found.result) == ("ipv6", "note")
     assert network.families(Contact(host="gw", port=443, attempts=(bad,))) == [], "tcp says that already"
+
+
+def test_a_clock_that_would_spoil_a_join() -> None:
+    """Ours is five days ahead, and the gateway's certificate ended yesterday by it."""
+    now = time.time()
+    ca = make_authority(now=now)
+    issued = now - LEAF_LIFE - 86400
+    leaf = ca.issue_gateway("gw", make_key(3).public_key(), hosts=["gw"], now=issued, random=seeded())
+
+    def shown(ahead: float) -> Shown:
+        return Shown(ca_pem=ca.certificate_pem, cluster="lab", leaf_der=der(leaf), ahead=ahead, seconds=0.1)
+
+    found = network.too_late(shown(-5 * 86400.0))
+    assert found is not None
+    assert (found.hop, found.result) == ("certificate", "broken")
+    assert network.too_late(shown(0.0)) is None, "then it is the gateway's own fault"
 
 
 async def test_a_port_where_nobody_listens_refuses() -> None:
