@@ -28,7 +28,6 @@ from raven.net.daemon import Stop
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
-from raven.net.tls import agent_context
 from raven.oam.policy import Allow
 from raven.registry.agent_state import AgentState
 from raven.status import Answer, PingRequest, Request, open_socket, serve_socket
@@ -71,14 +70,12 @@ class Agent:
         )
         allow = Allow(options.allow, ip_address(options.node_address))
         self.dialer = Dialer(allow, node_address=options.node_address)
-        context = agent_context(state)
-        self.renewal = Renewal(state, context)
+        self.renewal = Renewal(state)
         self._changed = trio.Event()
         self.uplinks = [
             Uplink(
                 address=address,
                 cluster=state.cluster,
-                context=context,
                 network=self.network,
                 renewal=self.renewal,
                 accept=self.dialer.serve,

@@ -1,6 +1,7 @@
 """What a renewal needs `cryptography` for, in a process of its own that lives for a moment.
 
     python -m agent.renew request DIR    makes the next key in DIR and prints a certificate request for it
+    python -m agent.renew trust DIR      reads what the gateway says of its CA, believes it if vouched for
     python -m agent.renew install DIR    reads the certificate from standard input, puts both in place
 
 Started by `agent.renewal`, which hands down the lock of DIR: the running agent must not pay 10 MB for a
@@ -16,9 +17,17 @@ import time
 from pathlib import Path
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
-from raven.errors import PeerError, RavenError
-from raven.pki.certificate import check_leaf_untrusted, load_ca_certificate
+from raven.errors import PeerError, RavenError, StateError
+from raven.pki.certificate import (
+    check_leaf_untrusted,
+    check_link_untrusted,
+    load_ca_certificate,
+    pin_of,
+    read_ca_untrusted,
+)
 from raven.pki.csr import key_hash, key_pem, load_key, make_csr, new_key
 from raven.pki.identity import Role
 from raven.registry import files
@@ -51,12 +60,46 @@ def install_certificate(directory: Path, certificate_pem: str) -> None:
     write_agent_file(directory / "agent.json", msgspec.structs.replace(content, time_floor=floor))
 
 
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway says of its CA."""
+
+    ca_pem: str
+    link_pem: str  # the CA's key, signed by the CA before; "" where there is none
+    overlap: bool  # the CA before is trusted too
+
+
+def follow_ca(directory: Path, said: Trust) -> None:
+    """Believes the CA if the one we know vouches for it, forgets older ones after the overlap; PeerError.
+
+    The newest CA is never forgotten on a gateway's word, and none is believed without the signature of its
+    predecessor: a stolen key of a gateway must not become a CA.
+    """
+    path = directory / "ca.crt"
+    try:
+        known = x509.load_pem_x509_certificates(files.read(path))
+    except ValueError as error:
+        raise StateError(f"{path}: not a CA certificate: {error}") from error
+    following = read_ca_untrusted(said.ca_pem)
+    check_link_untrusted(said.ca_pem, following, following)
+    pins = [pin_of(certificate) for certificate in known]
+    if pin_of(following) in pins[1:]:
+        return  # a gateway that has not changed yet
+    if pin_of(following) != pins[0]:
+        check_link_untrusted(said.link_pem, known[0], following)
+        known = [following, known[0]]
+    else:  # the same key: maybe made anew from a lost file
+        known = [following, *(known[1:] if said.overlap else ())]
+    files.write(path, b"".join(one.public_bytes(serialization.Encoding.PEM) for one in known))
+
+
 def main(arguments: list[str]) -> int:
     """0, or 1 with a sentence on standard error."""
     command, directory = arguments[0], Path(arguments[1])
     try:
         if command == "request":
             sys.stdout.write(request(directory))
+        elif command == "trust":
+            follow_ca(directory, msgspec.json.decode(sys.stdin.read(), type=Trust))
         else:
             install_certificate(directory, sys.stdin.read())
     except RavenError as error:

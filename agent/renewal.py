@@ -8,21 +8,22 @@ child process (`agent.renew`). A renewal that fails is a sentence in the status 
 from __future__ import annotations
 
 import random
-import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import msgspec
 import trio
 
 from raven import log
 from raven.control.messages import GatewayHello, Renewed, RenewRefused, RenewRequest, encode
 from raven.errors import PeerError, RavenError, RefusedError, StateError
-from raven.net.tls import Peer
+from raven.net.tls import Peer, agent_context, ca_label
 from raven.net.tunnel import Tunnel, TunnelLost
 from raven.pki.renewal import is_believable, is_valid_at
+from raven.registry import files
 from raven.registry.agent_state import AgentState, read_agent_file
 
 CHILD = (sys.executable, "-P", "-m", "agent.renew")  # -P: the working directory is no place to import from
@@ -34,18 +35,16 @@ SKEW_MAX = 3600.0  # seconds a clock may be wrong without a word; as much as cer
 
 
 class Renewal:
-    """Keeps the certificate of `state` and of `context` young."""
+    """Keeps the certificate of `state` young, and its CA the gateway's."""
 
     def __init__(
         self,
         state: AgentState,
-        context: ssl.SSLContext,
         *,
         child: Sequence[str] = CHILD,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._state = state
-        self._context = context
         self._child = child
         self._chance = chance
         self._floor = state.time_floor
@@ -57,7 +56,14 @@ class Renewal:
         self._skew = 0.0  # seconds the gateway's clock is ahead of ours
         self._asked: tuple[Tunnel, trio.MemorySendChannel[Renewed | RenewRefused]] | None = None
         self._log = log.get("renewal")
+        self.context = agent_context(state)  # for the next dial
+        self._cas = _read_cas(state)
         self.renewals = 0  # certificates that were put in place; a tunnel dialled before has an older one
+
+    @property
+    def server_name(self) -> str:
+        """What to say in the handshake, so that a gateway with two CAs shows the one we know."""
+        return ca_label(self._cas)
 
     def problems(self) -> list[str]:
         """Sentences an operator should read."""
@@ -92,6 +98,7 @@ class Renewal:
         `renewals` is what the counter said when the tunnel was dialled: what the gateway says of an older
         certificate does not matter any more.
         """
+        await self._follow_ca(hello)
         if hello.renew_in is None:
             return
         if renewals == self.renewals:
@@ -105,8 +112,9 @@ class Renewal:
         except TunnelLost:
             return
 
-    async def renew_expired(self, tunnel: Tunnel, renewals: int) -> None:
+    async def renew_expired(self, tunnel: Tunnel, hello: GatewayHello, renewals: int) -> None:
         """Renews over a tunnel that is good for nothing else, and ends it."""
+        await self._follow_ca(hello)
         try:
             async with self._turn:
                 if renewals == self.renewals:
@@ -124,6 +132,24 @@ class Renewal:
             raise PeerError("bad-control", "the gateway answers a renewal that nobody asked for")
         self._asked[1].send_nowait(answer)
         self._asked = None
+
+    async def _follow_ca(self, hello: GatewayHello) -> None:
+        """Lets a child judge what the gateway says of its CA, where that is news."""
+        async with self._turn:
+            single = self._cas.count("BEGIN CERTIFICATE") == 1
+            if not hello.ca_pem or (
+                ca_label(hello.ca_pem) == self.server_name and (hello.ca_overlap or single)
+            ):
+                return
+            said = {"ca_pem": hello.ca_pem, "link_pem": hello.ca_link_pem, "overlap": hello.ca_overlap}
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._run("trust", msgspec.json.encode(said).decode())
+                self._cas = _read_cas(self._state)
+                self.context = agent_context(self._state)
+                self._log.info("took the gateway's word on its CA", knows=self._cas.count("BEGIN CERT"))
+            except (RavenError, OSError) as error:
+                self._failed(error)
 
     async def _attempt(self, tunnel: Tunnel) -> float:
         """One renewal, well or not; seconds until the next. TunnelLost."""
@@ -178,10 +204,7 @@ class Renewal:
 
     def _use(self) -> None:
         """Everything dialled from now on shows the certificate on disk."""
-        try:
-            self._context.load_cert_chain(self._state.certificate, self._state.key, password="")
-        except ssl.SSLError as error:
-            raise StateError(f"{self._state.certificate}: not a certificate and its key: {error}") from error
+        self.context = agent_context(self._state)
         self._floor = read_agent_file(self._state.directory, now=time.time()).time_floor
 
     def _failed(self, error: Exception) -> float:
@@ -192,6 +215,10 @@ class Renewal:
         self._failures += 1
         most = min(RETRY_MAX, PAUSE_MIN * 2.0 ** min(self._failures, 10))
         return PAUSE_MIN + self._chance() * (most - PAUSE_MIN)
+
+
+def _read_cas(state: AgentState) -> str:
+    return files.read(state.ca).decode("ascii", "replace")
 
 
 def _check(done: subprocess.CompletedProcess[bytes]) -> None:

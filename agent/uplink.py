@@ -59,7 +59,6 @@ class Uplink:
 
     address: Address
     cluster: str
-    context: ssl.SSLContext
     network: AgentNetwork
     renewal: Renewal
     accept: Callable[[IncomingStream], Awaitable[None]]  # serves one stream the gateway opens
@@ -133,7 +132,12 @@ class Uplink:
             transport = await self._dial()
             self._step("shaking hands")
             renewals = self.renewal.renewals
-            stream = await client_handshake(transport, self.context, timeout=HANDSHAKE_MAX)
+            stream = await client_handshake(
+                transport,
+                self.renewal.context,
+                server_hostname=self.renewal.server_name,
+                timeout=HANDSHAKE_MAX,
+            )
             try:
                 peer = check_gateway(stream, cluster=self.cluster)
             except PeerError:
@@ -200,7 +204,7 @@ class Uplink:
             self.renewal.check_time(peer, greeting)
             if greeting.renew_only:
                 self._step("renewing the certificate, which has expired")
-                nursery.start_soon(self.renewal.renew_expired, tunnel, renewals)
+                nursery.start_soon(self.renewal.renew_expired, tunnel, greeting, renewals)
             else:
                 self._greeted(tunnel, greeting)
                 greeted.set()

@@ -19,7 +19,7 @@ from gateway.join import JoinResult, serve_join
 from gateway.network import GatewayNetwork
 from gateway.oam_connect import HttpProxy
 from gateway.options import GatewayOptions
-from gateway.renew import renew
+from gateway.renew import is_outdated, renew
 from gateway.revocation import cut_withdrawn
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
@@ -32,7 +32,7 @@ from raven.net.daemon import Stop
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
-from raven.net.tls import gateway_context
+from raven.net.tls import ca_label, choose_by_ca, gateway_context
 from raven.net.tls_stream import TLSStream
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import Registry
@@ -84,6 +84,10 @@ class Gateway:
         )
         self.proxy = HttpProxy(tunnels=self.table, audit=self.audit)
         self._context = gateway_context(state)
+        previous = state.previous
+        if previous is not None:
+            known = previous.own_ca.read_text("ascii")
+            choose_by_ca(self._context, {ca_label(known): gateway_context(previous)})
         self.server = TunnelServer(
             table=self.table,
             registry=registry,
@@ -95,9 +99,13 @@ class Gateway:
                 cluster=state.cluster,
                 software=__version__,
                 gateways=[str(self.advertise)],
+                ca_pem=state.authority.certificate_pem,
+                ca_link_pem=previous.link_pem if previous else "",
+                ca_overlap=previous is not None,
             ),
             network=self.network,
-            renew=partial(renew, authority=state.authority, registry=registry),
+            renew=partial(renew, authority=state.authority, registry=registry, overlap=previous is not None),
+            outdated=partial(is_outdated, authority=state.authority, registry=registry) if previous else None,
             join=lambda stream, address: serve_join(
                 stream,
                 authority=state.authority,

@@ -6,6 +6,7 @@ The commands work on the state directory, whether its gateway runs or not. What 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -155,6 +156,43 @@ def remove(name: str, state_dir: Path, output: str) -> None:
     with _failing_in_one_line():
         remove_node(state_dir, name, now=time.time())
     _done(output, {"name": name, "removed": True}, f"node {name} is removed")
+
+
+@click.group()
+def ca() -> None:
+    """The cluster's certificate authority."""
+
+
+@ca.command()
+@state_dir_option
+@output_option
+def rotate(state_dir: Path, output: str) -> None:
+    """Make a new CA, which the gateway takes at its next start and trusts beside the one before.
+
+    Agents learn it over their tunnels and renew under it; those that come within 90 days lose nothing. Tokens
+    made before the restart are for the CA before, and stop working with it.
+    """
+    from raven.pki.token import pin_text
+    from raven.registry.ca_rotation import stage
+
+    with _failing_in_one_line():
+        pin = pin_text(stage(state_dir, now=time.time(), random=os.urandom).pin)
+    _done(output, {"pin": pin}, f"the gateway takes the new CA, with pin {pin}, when it is started again")
+
+
+@ca.command()
+@state_dir_option
+@output_option
+def retire(state_dir: Path, output: str) -> None:
+    """End the overlap: from the gateway's next start only the current CA is trusted.
+
+    Nodes that have not come back since `ca rotate` have to join again.
+    """
+    from raven.registry import ca_rotation
+
+    with _failing_in_one_line():
+        ca_rotation.retire(state_dir)
+    _done(output, {"retired": True}, "the gateway forgets the CA before when it is started again")
 
 
 @click.group()

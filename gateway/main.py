@@ -11,7 +11,7 @@ from typing import Any
 import click
 import trio
 
-from gateway.commands import audit, node, token
+from gateway.commands import audit, ca, node, token
 from gateway.options import GatewayOptions
 from raven import __version__, config, log
 from raven.errors import RavenError
@@ -99,6 +99,7 @@ def _invite(state_dir: Path, advertise: str) -> None:
 cli.add_command(token)
 cli.add_command(node)
 cli.add_command(audit)
+cli.add_command(ca)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from raven.control.messages import GatewayHello, Renewed, RenewRefused
 from raven.errors import PeerError, RefusedError, StateError
 from raven.net.tls import Peer
 from raven.pki.ca import Authority
+from raven.pki.certificate import load_leaf
 from raven.pki.csr import key_hash, read_csr_untrusted
 from raven.pki.renewal import GRACE, is_renewable_at, is_valid_at, renew_at
 from raven.registry.interface import CertificateRecord, Registry
@@ -64,11 +65,13 @@ async def renew(
     registry: Registry,
     address: str,
     now: float,
+    overlap: bool = False,
     random: Random = os.urandom,
 ) -> CertificateRecord:
     """The next certificate of `node`, which came with `serial`; on disk already.
 
-    RefusedError as of `Registry.renew`, PeerError "bad-csr", StateError.
+    During the `overlap` of two CAs a certificate of the one before is always due. RefusedError as of
+    `Registry.renew`, PeerError "bad-csr", StateError.
     """
     key = read_csr_untrusted(csr_pem)
     return await trio.to_thread.run_sync(
@@ -82,16 +85,25 @@ async def renew(
                 authority.issue_node(node, key, now=now, random=random), now=now
             ),
             asker=address,
+            due=overlap and is_outdated(node, serial, authority=authority, registry=registry),
         )
     )
 
 
-def hello_for(peer: Peer, hello: GatewayHello, *, now: float) -> GatewayHello:
-    """The gateway's hello to this node."""
+def is_outdated(node: str, serial: str, *, authority: Authority, registry: Registry) -> bool:
+    """Whether another CA than the current one has signed that certificate. StateError."""
+    return any(
+        record.serial == serial and not authority.issued(load_leaf(record.pem.encode("ascii")))
+        for record in registry.certificates(node)
+    )
+
+
+def hello_for(peer: Peer, hello: GatewayHello, *, now: float, outdated: bool) -> GatewayHello:
+    """The gateway's hello to this node, whose certificate may be of the CA before."""
     return msgspec.structs.replace(
         hello,
         now=now,
-        renew_in=renew_in(peer.not_before, peer.not_after, now=now),
+        renew_in=0.0 if outdated else renew_in(peer.not_before, peer.not_after, now=now),
         renew_only=is_expired(peer, now=now),
     )
 

@@ -72,6 +72,7 @@ class TunnelServer:
     network: GatewayNetwork
     join: Join  # serves a connection of ALPN raven-join/1 and closes it
     renew: Renew
+    outdated: Callable[[str, str], bool] | None = None  # node, serial: whether the CA before has signed it
     refused: Counter[str] = field(default_factory=Counter)  # connections turned away, by reason
     lost: Counter[str] = field(default_factory=Counter)  # tunnels that ended unasked, by reason
     accepted: int = 0  # tunnels
@@ -166,7 +167,8 @@ class TunnelServer:
         try:
             with trio.fail_after(HELLO_MAX):
                 hello = await _receive_hello(tunnel, node)
-            greeting = hello_for(peer, self.hello, now=time.time())
+            outdated = self.outdated is not None and self.outdated(node, peer.serial)
+            greeting = hello_for(peer, self.hello, now=time.time(), outdated=outdated)
             if greeting.renew_only:
                 await self._renew_only(tunnel, peer, address, greeting)
                 return

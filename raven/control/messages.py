@@ -96,6 +96,10 @@ class GatewayHello(Message, frozen=True, kw_only=True, tag="gateway-hello"):
     renew_in: Span | None = None  # seconds until the certificate of this tunnel should be renewed
     # The certificate has expired: the tunnel carries a RenewRequest and its answer, and nothing else.
     renew_only: bool = False
+    # The gateway's CA. One that the agent does not know yet has a link: its key, signed by the CA before.
+    ca_pem: Annotated[str, msgspec.Meta(max_length=16384)] = ""
+    ca_link_pem: Annotated[str, msgspec.Meta(max_length=16384)] = ""
+    ca_overlap: bool = False  # the CA before is trusted too, for now
 
 
 class MapNode(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ reads what OpenSSL verified through `getpeercert()`. The context decides whether
 must pass one of them. Nobody here looks at a clock: who has a `Peer` judges its times (raven.pki.renewal).
 """
 
+import hashlib
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 
 from raven.errors import PeerError, StateError
 from raven.pki.identity import Identity, Role, identity_among_untrusted
+
+_PEM_END = "-----END CERTIFICATE-----"
 
 STREAM_ALPN = "raven/1"
 JOIN_ALPN = "raven-join/1"
@@ -50,6 +53,22 @@ class Peer:
 
 # X509_V_FLAG_NO_CHECK_TIME, openssl/x509_vfy.h; the ssl module has no name for it.
 _NO_CHECK_TIME = 0x200000
+
+
+def ca_label(ca_pem: str) -> str:
+    """The server name by which an agent says which CA it knows; `ca_pem` may have older ones behind it."""
+    first = ca_pem[: ca_pem.index(_PEM_END) + len(_PEM_END)]
+    return f"{hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).hexdigest()[:32]}.raven"
+
+
+def choose_by_ca(context: ssl.SSLContext, others: Mapping[str, ssl.SSLContext]) -> None:
+    """Connections to `context` whose agent says one of these `ca_label`s go on with that context."""
+
+    def choose(end: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
+        if name is not None and name in others:
+            end.context = others[name]
+
+    context.sni_callback = choose
 
 
 def gateway_context(credentials: Credentials) -> ssl.SSLContext:

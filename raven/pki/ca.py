@@ -34,16 +34,7 @@ class Authority:
     @classmethod
     def create(cls, cluster: str, key: Key, *, now: float, random: Random) -> Self:
         """A CA for `cluster` that begins now; made again with the same key it has the same pin."""
-        name = _ca_name(cluster)
-        builder = _builder(name, name, key.public_key(), now, now + CA_LIFE, random)
-        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        certificate = (
-            builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
-            .add_extension(identifier, critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        return cls(cluster, certificate, key)
+        return cls(cluster, _ca_certificate(cluster, key.public_key(), key, now, random), key)
 
     @classmethod
     def load(cls, cluster: str, certificate_pem: bytes, key: Key) -> Self:
@@ -72,6 +63,12 @@ class Authority:
         except UNUSABLE:
             return False
         return True
+
+    def vouch_for(self, following: "Authority", *, now: float, random: Random) -> str:
+        """The link by which those who know this CA believe the `following` one: its key, signed by ours."""
+        assert following.cluster == self.cluster
+        link = _ca_certificate(self.cluster, following.key.public_key(), self.key, now, random)
+        return link.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
     def issue_node(self, name: str, key: PublicKey, *, now: float, random: Random) -> Leaf:
         """A certificate with which the holder of `key` can dial gateways as node `name`."""
@@ -106,6 +103,19 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
         return leaf_of_untrusted(certificate)
+
+
+def _ca_certificate(
+    cluster: str, key: PublicKey, signer: Key, now: float, random: Random
+) -> x509.Certificate:
+    name = _ca_name(cluster)
+    return (
+        _builder(name, name, key, now, now + CA_LIFE, random)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
 
 
 def canonical_host(host: str) -> str:

@@ -60,6 +60,17 @@ def read_ca_untrusted(pem: str) -> x509.Certificate:
         raise PeerError("bad-ca", f"the CA certificate sent cannot be used: {error}") from error
 
 
+def check_link_untrusted(link_pem: str, known: x509.Certificate, following: x509.Certificate) -> None:
+    """Returns if the holder of the `known` CA's key vouches for the `following` CA; PeerError "bad-link"."""
+    try:
+        link = load_ca_certificate(link_pem.encode("utf-8", "replace"))
+        link.verify_directly_issued_by(known)
+    except UNUSABLE as error:
+        raise PeerError("bad-link", "nobody we know vouches for the CA that was sent") from error
+    if pin_of(link) != pin_of(following) or following.subject != known.subject:
+        raise PeerError("bad-link", "the CA that was sent is not the one that is vouched for")
+
+
 def pin_of(certificate: x509.Certificate) -> bytes:
     """SHA-256 of the certificate's SubjectPublicKeyInfo: survives a new certificate for the same key."""
     key = certificate.public_key()

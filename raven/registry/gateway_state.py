@@ -21,7 +21,7 @@ from raven.pki.ca import Authority, canonical_host
 from raven.pki.certificate import Leaf, load_ca_certificate, load_leaf, pin_of
 from raven.pki.csr import Key, key_hash, key_pem, load_key, new_key
 from raven.pki.identity import gateway_identity
-from raven.registry import files
+from raven.registry import ca_rotation, files
 from raven.registry.wg_key import read_wg_key, write_wg_key
 from raven.wg.primitives import DhPrivateKey
 
@@ -42,6 +42,7 @@ class GatewayState:
     wg_public_key: PublicKey
     lock: files.Lock = field(repr=False)
     first_start: bool  # the CA was made just now
+    previous: ca_rotation.Previous | None = None  # the CA before, while it is trusted too
 
     @property
     def certificate(self) -> Path:
@@ -53,7 +54,8 @@ class GatewayState:
 
     @property
     def ca(self) -> Path:
-        return self.directory / "ca.crt"
+        """All that is trusted."""
+        return self.directory / ("trust.crt" if self.previous else "ca.crt")
 
     @property
     def registry(self) -> Path:
@@ -99,6 +101,11 @@ def open_gateway(
     lock = files.Lock(directory, "raven-gateway")
     try:
         first_start = not (directory / "ca.key").exists()
+        ca_rotation.take_staged(
+            directory,
+            lambda current: _previous_leaf(directory, current, name, tuple(hosts), now, random),
+            now=now,
+        )
         authority = _authority(directory, cluster, now, random)
         leaf = _leaf(directory, authority, name, tuple(hosts), now, random)
         wg_private_key = _wg_key(directory, now, random)
@@ -113,6 +120,7 @@ def open_gateway(
             wg_public_key=DhPrivateKey(wg_private_key).public,
             lock=lock,
             first_start=first_start,
+            previous=ca_rotation.load_previous(directory),
         )
     except BaseException:
         lock.release()
@@ -198,6 +206,14 @@ def _issue(
         raise ConfigError(f"advertised host {', '.join(hosts)}: {error}") from error
     files.write(directory / "gateway.crt", leaf.pem.encode())
     return leaf
+
+
+def _previous_leaf(
+    directory: Path, current: Authority, name: str, hosts: tuple[str, ...], now: float, random: Random
+) -> str:
+    """The gateway's certificate from a CA that is about to go, for the whole overlap."""
+    key = _load_key(directory / "gateway.key", now)
+    return current.issue_gateway(name, key.public_key(), hosts=hosts, now=now, random=random).pem
 
 
 def _wg_key(directory: Path, now: float, random: Random) -> PrivateKey:

@@ -141,13 +141,22 @@ class Registry(Protocol):
         ...
 
     def renew(
-        self, *, node: str, serial: str, key_hash: bytes, now: float, issue: Issue, asker: str = ""
+        self,
+        *,
+        node: str,
+        serial: str,
+        key_hash: bytes,
+        now: float,
+        issue: Issue,
+        asker: str = "",
+        due: bool = False,
     ) -> CertificateRecord:
         """The next certificate of `node`, which has shown `serial`. Durable.
 
         The old one stays good until the new one was used, since the answer may get lost; the same
-        request once more then gets the same answer. RefusedError as of `check_certificate`, "renew-early"
-        before two thirds of the life, or "renew-often" soon after another renewal.
+        request once more then gets the same answer. `due` says that it is, whatever its age. RefusedError
+        as of `check_certificate`, "renew-early" before two thirds of the life, or "renew-often" soon
+        after another renewal.
         """
         ...
 

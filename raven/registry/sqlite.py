@@ -127,7 +127,15 @@ class SqliteRegistry:
             return certificate
 
     def renew(
-        self, *, node: str, serial: str, key_hash: bytes, now: float, issue: Issue, asker: str = ""
+        self,
+        *,
+        node: str,
+        serial: str,
+        key_hash: bytes,
+        now: float,
+        issue: Issue,
+        asker: str = "",
+        due: bool = False,
     ) -> CertificateRecord:
         with self._database.transaction(durable=True) as connection:
             shown = _standing(connection.execute(_STANDING, (serial, node)).fetchone(), node)
@@ -137,7 +145,7 @@ class SqliteRegistry:
                     return _certificate(newest)
                 if now < newest["issued"] + RENEW_OFTEN:
                     raise RefusedError("renew-often", f"node {node} has renewed its certificate just now")
-            if now < renew_at(*_bounds(shown)) - RENEW_EARLY:
+            if not due and now < renew_at(*_bounds(shown)) - RENEW_EARLY:
                 raise RefusedError("renew-early", f"the certificate of node {node} is not due yet")
             certificate = issue(node)
             assert certificate.node == node

@@ -5,10 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from agent.renew import install_certificate, request
+from agent.renew import Trust, follow_ca, install_certificate, request
 from agent.renewal import CHILD
 from raven.errors import PeerError, StateError
+from raven.pki.ca import Authority
+from raven.pki.certificate import pin_of
 from raven.pki.csr import read_csr_untrusted
 from raven.registry.agent_state import open_agent, read_agent_file
 from tests.aged import Past, past
@@ -76,3 +79,42 @@ def test_the_process_speaks_over_its_pipes(node: Path, tmp_path: Path) -> None:
     assert failed.stderr.startswith(str(tmp_path / "none").encode())
     with pytest.raises(StateError):
         request(tmp_path / "none")
+
+
+def _said(following: Authority, link_pem: str = "", *, overlap: bool = True) -> Trust:
+    return Trust(ca_pem=following.certificate_pem, link_pem=link_pem, overlap=overlap)
+
+
+def _known(node: Path) -> list[bytes]:
+    return [pin_of(one) for one in x509.load_pem_x509_certificates((node / "ca.crt").read_bytes())]
+
+
+def test_a_ca_is_believed_by_the_signature_of_the_one_before(node: Path) -> None:
+    first = _opened(node).state.authority
+    second, third, stranger = (make_authority("test", seed=seed, now=NOW) for seed in (2, 3, 4))
+    link = first.vouch_for(second, now=NOW, random=seeded())
+    for said in (
+        _said(second),
+        _said(second, "nonsense"),
+        _said(second, second.certificate_pem),
+        _said(second, stranger.vouch_for(second, now=NOW, random=seeded())),
+        _said(stranger, link),
+        _said(third, second.vouch_for(third, now=NOW, random=seeded()), overlap=False),
+    ):
+        with pytest.raises(PeerError):
+            follow_ca(node, said)
+        assert _known(node) == [first.pin]
+    follow_ca(node, _said(second, link))
+    assert _known(node) == [second.pin, first.pin]
+    follow_ca(node, _said(second, link))
+    assert _known(node) == [second.pin, first.pin]
+    # The newest is not given up on the word of whoever has a certificate of the one before.
+    follow_ca(node, _said(first, overlap=False))
+    assert _known(node) == [second.pin, first.pin]
+    with pytest.raises(PeerError):
+        follow_ca(node, _said(stranger, first.vouch_for(stranger, now=NOW, random=seeded())))
+    follow_ca(node, _said(second, overlap=False))
+    assert _known(node) == [second.pin]
+    open_agent(node, now=NOW).close()
+    key = read_csr_untrusted(request(node))
+    install_certificate(node, second.issue_node("shop-1", key, now=NOW, random=seeded()).pem)

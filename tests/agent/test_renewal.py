@@ -12,7 +12,7 @@ import trio
 from agent.renewal import Renewal
 from raven.control.messages import VERSION, GatewayHello
 from raven.errors import PeerError
-from raven.net.tls import Peer, agent_context
+from raven.net.tls import Peer
 from raven.pki.certificate import Leaf, load_leaf
 from raven.registry.agent_state import open_agent
 from tests.aged import DAY, past
@@ -30,21 +30,21 @@ def _joined(net: Loopback, *, days_ago: float) -> Leaf:
     """Node shop-1, which joined then; its certificate."""
     with past(net.state, now=time.time() - days_ago * DAY) as then:
         then.join(net.directory / "shop-1", "shop-1", net.agents)
-    return _leaf(net)
+    return leaf_of(net)
 
 
-def _leaf(net: Loopback, directory: str = "shop-1") -> Leaf:
+def leaf_of(net: Loopback, directory: str = "shop-1") -> Leaf:
     return load_leaf((net.directory / directory / "node.crt").read_bytes())
 
 
-async def _renewed(net: Loopback, old: Leaf) -> Leaf:
+async def renewed(net: Loopback, old: Leaf, directory: str = "shop-1") -> Leaf:
     async def read() -> Leaf:
-        return _leaf(net)
+        return leaf_of(net, directory)
 
     return await until(read, lambda leaf: leaf.serial != old.serial, "another certificate")
 
 
-async def _down(agent: Daemon, words: str) -> str:
+async def down(agent: Daemon, words: str) -> str:
     snapshot = await until(
         agent.agent_snapshot, lambda now: words in now.uplinks[0].lane.detail, f"{words!r} in the status"
     )
@@ -98,14 +98,14 @@ def _judge(net: Loopback, issued: float) -> tuple[Renewal, Peer]:
     state = open_agent(net.directory / "shop-1", now=issued)
     state.close()
     peer = Peer(leaf.identity, leaf.serial, leaf.not_before, leaf.not_after)
-    return Renewal(state, agent_context(state)), peer
+    return Renewal(state), peer
 
 
 async def test_a_certificate_is_renewed_at_two_thirds_of_its_life(net: Loopback) -> None:
     old = _joined(net, days_ago=61)
     shutil.copytree(net.directory / "shop-1", net.directory / "stolen")
     async with net.gateway() as gateway, net.agent("shop-1") as agent:
-        new = await _renewed(net, old)
+        new = await renewed(net, old)
         assert new.identity == old.identity
         assert new.key_hash != old.key_hash
         assert new.not_after > time.time() + 89 * DAY
@@ -121,8 +121,8 @@ async def test_a_certificate_is_renewed_at_two_thirds_of_its_life(net: Loopback)
         async with net.agent("shop-1"):
             await gateway.connected("shop-1")
         async with net.agent("stolen") as thief:
-            assert "has renewed this certificate" in await _down(thief, "renewed")
-        assert _leaf(net) == new  # and is not renewed again
+            assert "has renewed this certificate" in await down(thief, "renewed")
+        assert leaf_of(net) == new  # and is not renewed again
         assert await gateway.stop() == 0
     assert "Traceback" not in gateway.log.read_text() + agent.log.read_text()
 
@@ -132,19 +132,19 @@ async def test_a_renewed_tunnel_outlives_the_old_certificate_and_a_removed_node_
 ) -> None:
     old = _joined(net, days_ago=61)
     async with net.gateway() as gateway, net.agent("shop-1") as agent:
-        await _renewed(net, old)
+        await renewed(net, old)
         await gateway.connected("shop-1")
         ran = await command(GATEWAY, "node", "remove", "shop-1", "--state-dir", net.state)
         assert ran.code == 0
         with trio.fail_after(2):
-            await _down(agent, "has to join again")
+            await down(agent, "has to join again")
 
 
 async def test_an_expired_certificate_is_good_for_renewing_itself(net: Loopback) -> None:
     old = _joined(net, days_ago=100)
     async with net.gateway() as gateway, net.agent("shop-1") as agent:
         await gateway.connected("shop-1")
-        assert _leaf(net).serial != old.serial
+        assert leaf_of(net).serial != old.serial
         await until(agent.agent_snapshot, lambda now: now.uplinks[0].lane.state == "up", "the tunnel")
         assert (await agent.agent_snapshot()).problems == []
     assert "Traceback" not in gateway.log.read_text() + agent.log.read_text()
@@ -154,11 +154,11 @@ async def test_too_long_after_its_end_the_node_joins_again(net: Loopback) -> Non
     old = _joined(net, days_ago=90 + 30 + 1)
     async with net.gateway() as gateway:
         async with net.agent("shop-1") as agent:
-            detail = await _down(agent, "expired")
+            detail = await down(agent, "expired")
             assert "more than 30 days ago" in detail
             assert "raven-gateway token create --node shop-1" in detail
             await gateway.refused("certificate-expired")
-        assert _leaf(net) == old
+        assert leaf_of(net) == old
         ran = await command(
             AGENT,
             *("join", "--state-dir", net.directory / "shop-1", "--gateway", net.agents, "--force"),
@@ -194,7 +194,7 @@ async def test_a_wrong_clock_keeps_nobody_out(
     async with net.gateway() as gateway, _agent_at(net, clock) as agent:
         await gateway.connected("shop-1")
         if days_ago:
-            await _renewed(net, old)
+            await renewed(net, old)
         problems = (
             await until(agent.agent_snapshot, lambda now: bool(now.problems), "a word about the clock")
         ).problems

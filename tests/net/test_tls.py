@@ -20,8 +20,10 @@ from raven.net.tls import (
     Peer,
     agent_context,
     alpn,
+    ca_label,
     check_gateway,
     check_node,
+    choose_by_ca,
     gateway_context,
     handshake_problem,
     join_context,
@@ -83,17 +85,17 @@ class Ends(NamedTuple):
     problems: dict[str, str]
 
 
-Shake = Callable[[ssl.SSLContext, ssl.SSLContext], Ends]
+Shake = Callable[..., Ends]
 
 
 @pytest.fixture
 def shake() -> Iterator[Shake]:
     with contextlib.ExitStack() as stack:
 
-        def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> Ends:
+        def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None = None) -> Ends:
             near, far = socket.socketpair()
             ends = Ends(
-                client.wrap_socket(near, do_handshake_on_connect=False),
+                client.wrap_socket(near, do_handshake_on_connect=False, server_hostname=name),
                 server.wrap_socket(far, do_handshake_on_connect=False, server_side=True),
                 {},
             )
@@ -207,6 +209,20 @@ def test_times_are_left_to_who_knows_the_time(write: Write, shake: Shake, past: 
     assert (seen.not_before, seen.not_after) == (leaf.not_before, leaf.not_after)
     seen = check_gateway(ends.client, cluster="lab")
     assert (seen.not_before, seen.not_after) == (other.not_before, other.not_after)
+
+
+def test_a_gateway_with_two_cas_shows_the_one_the_agent_knows(write: Write, shake: Shake) -> None:
+    server = gateway_context(write(gateway().pem, CA))
+    before = gateway_context(write(gateway(ca=OTHER_CA).pem, CA))
+    choose_by_ca(server, {ca_label(OTHER_CA.certificate_pem): before})
+    for ca in (CA, OTHER_CA):
+        # Of a file with several the first counts.
+        label = ca_label(ca.certificate_pem + CA.certificate_pem)
+        ends = shake(agent_context(write(node().pem, ca)), server, label)
+        assert ends.problems == {}
+        assert check_gateway(ends.client, cluster="lab").identity == gateway_identity("lab", "gw")
+    ends = shake(agent_context(write(node().pem)), server, "gw.example.com")
+    assert ends.problems == {}
 
 
 def test_an_older_tls_is_refused(write: Write, shake: Shake) -> None:
