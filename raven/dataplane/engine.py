@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from raven.dataplane.link import LinkState, LinkWatch
+from raven.dataplane.routes import RouteWatch
 from raven.dataplane.tun import READ_MAX, LinkGone, Tun
 from raven.dataplane.udp import Udp, UdpError, UdpSocket
 from raven.errors import PeerError
@@ -30,6 +31,9 @@ _BURSTS: Final = 8
 # The bounds of one UDP_SEGMENT call (Linux net/ipv4/udp.c): segments, and bytes of all datagrams.
 _SEGMENTS_MAX: Final = 64
 _RUN_MAX: Final = 65507
+# Seconds between two looks at the routes: each peer costs a question to the kernel, 20 µs, and a router may
+# change routes all the time.
+_ROUTES_PAUSE: Final = 0.5
 _OVERHEAD: Final = 32  # bytes that sealing adds to a packet: header and tag of a transport message
 # What one wake-up can leave behind: its superpackets, and as much again from timers and received bursts.
 _WAITING_MAX: Final = 4 * _BURSTS
@@ -46,6 +50,9 @@ class Engine:
         self._device = device
         self._ended = ended
         self._link = LinkWatch(tun.index)
+        self._routes = RouteWatch()
+        self._routes_timer: asyncio.TimerHandle | None = None
+        self._routes_looked_at = 0.0
         self._state = LinkState(up=False, mtu=device.mtu)
         device.link_down()
         self._limited = False
@@ -61,6 +68,7 @@ class Engine:
 
     def start(self) -> None:
         self._loop.add_reader(self._link.fileno(), self._link_changed)
+        self._loop.add_reader(self._routes.fileno(), self._routes_changed)
         self._loop.add_reader(self._tun.fileno(), self._tun_readable)
         self._link_changed()
 
@@ -70,8 +78,11 @@ class Engine:
         self._loop.remove_reader(self._link.fileno())
         self._close_udp()
         self._link.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._loop.remove_reader(self._routes.fileno())
+        self._routes.close()
+        for timer in (self._timer, self._routes_timer):
+            if timer is not None:
+                timer.cancel()
 
     # From the UAPI --------------------------------------------------------------------------------
 
@@ -126,6 +137,24 @@ class Engine:
             log.debug("%s: %s, MTU %d", self._tun.name, "up" if state.up else "down", state.mtu)
         self._state = state
         self._flush(time.monotonic())
+
+    def _routes_changed(self) -> None:
+        """Some route changed: looks which answers that concerns, at once or when it is time again."""
+        self._loop.remove_reader(self._routes.fileno())
+        wait = self._routes_looked_at + _ROUTES_PAUSE - self._loop.time()
+        self._routes_timer = self._loop.call_later(max(0.0, wait), self._look_at_routes)
+
+    def _look_at_routes(self) -> None:
+        self._routes_timer = None
+        self._routes_looked_at = self._loop.time()
+        self._routes.drain()
+        self._loop.add_reader(self._routes.fileno(), self._routes_changed)
+        if self._udp is not None:
+            device = self._device
+            moved = self._udp.routes_changed(
+                device.endpoints(), lambda endpoint: self._routes.interface(endpoint, device.fwmark)
+            )
+            device.sources_moved(moved)
 
     def _limit_superpackets(self, mtu: int) -> None:
         """Makes the superpackets of TCP fit one UDP_SEGMENT call each, once sealed.

@@ -8,6 +8,7 @@ import errno
 import logging
 import socket
 import struct
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from raven.errors import RavenError
@@ -97,6 +98,8 @@ class UdpSocket:
         self._views: dict[int, list[memoryview]] = {}
         self._endpoints: dict[tuple[object, bytes], Endpoint] = {}
         self._controls: dict[tuple[int, str, int, int], _Control] = {}
+        self._heard_on: dict[Endpoint, set[int]] = {}  # interfaces that each endpoint's datagrams came by
+        self._moved: set[Endpoint] = set()  # whose answers would leave by another now
 
     def _set_options(self) -> None:
         sock = self._socket
@@ -159,19 +162,41 @@ class UdpSocket:
     def _endpoint(self, address: tuple[object, ...], information: bytes) -> Endpoint:
         host, port, *rest = address
         scope = rest[1] if rest else 0
-        source = ""
+        source, index = "", 0
         if len(information) == _PKTINFO.size:
-            source = socket.inet_ntop(socket.AF_INET, _PKTINFO.unpack(information)[1])
+            index, packed, _ = _PKTINFO.unpack(information)
+            source = socket.inet_ntop(socket.AF_INET, packed)
         elif len(information) == _PKTINFO6.size:
-            source = socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack(information)[0])
+            packed, index = _PKTINFO6.unpack(information)
+            source = socket.inet_ntop(socket.AF_INET6, packed)
         assert isinstance(host, str)
         assert isinstance(port, int)
         assert isinstance(scope, int)
         endpoint = Endpoint(host.partition("%")[0], port, scope, source)
         if len(self._endpoints) >= _REMEMBERED_MAX:
             self._endpoints.clear()
+            self._heard_on.clear()
+        self._heard_on.setdefault(endpoint, set()).add(index)
+        if endpoint in self._moved:
+            endpoint = endpoint._replace(source="")
         self._endpoints[address, information] = endpoint
         return endpoint
+
+    def routes_changed(
+        self, endpoints: Iterable[Endpoint], leaves_by: Callable[[Endpoint], int]
+    ) -> set[Endpoint]:
+        """Those of `endpoints` (the peers') whose source is no longer to be answered from.
+
+        That is so while the route from there leaves by an interface that the peer was not heard on.
+        """
+        asked = {one for one in endpoints if one.source and not one.scope} | self._moved
+        moved = {
+            one for one in asked if (heard_on := self._heard_on.get(one)) and leaves_by(one) not in heard_on
+        }
+        if moved != self._moved:
+            self._moved = moved
+            self._endpoints.clear()
+        return moved
 
     def _views_of(self, segment: int) -> list[memoryview]:
         views = self._views.get(segment)
@@ -271,6 +296,12 @@ class Udp:
         family = socket.AF_INET6 if ":" in transmit.endpoint.host else socket.AF_INET
         one = self._by_family.get(family)
         return one.send(transmit) if one else "udp-no-family"
+
+    def routes_changed(
+        self, endpoints: Sequence[Endpoint], leaves_by: Callable[[Endpoint], int]
+    ) -> set[Endpoint]:
+        """As `UdpSocket.routes_changed`."""
+        return set().union(*(one.routes_changed(endpoints, leaves_by) for one in self.sockets))
 
     def set_fwmark(self, fwmark: int) -> None:
         """UdpError when the process may not."""

@@ -5,7 +5,7 @@ Nothing here waits, logs or reads a clock. What the network sends never raises: 
 by reason and dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from raven.errors import PeerError
 from raven.keys import PrivateKey
@@ -321,6 +321,16 @@ class Device:
             self._outbox.begin()
             for peer in self._peers:
                 peer.link_up(now)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Where the peers are, as far as that is known."""
+        return [peer.endpoint for peer in self._peers if peer.endpoint is not None]
+
+    def sources_moved(self, endpoints: Container[Endpoint]) -> None:
+        """Call when answers to `endpoints` should leave from whatever address the host chooses."""
+        for peer in self._peers:
+            if peer.endpoint is not None and peer.endpoint in endpoints:
+                peer.source_moved()
 
     def link_down(self) -> None:
         """Call when the interface goes down: all keys and staged packets go, as in the kernel. Peers stay."""

@@ -364,6 +364,10 @@ class Peer:
         """Call when the device moves to another port."""
         self._forget_source()
 
+    def source_moved(self) -> None:
+        """Call when the local address that we answer from is no longer the right one."""
+        self._forget_source()
+
     def link_up(self, now: float) -> None:
         """Call when the device comes up."""
         if self.keepalive:

@@ -81,6 +81,31 @@ def test_the_ecn_bits_travel(host: str) -> None:
     b.close()
 
 
+def test_answers_leave_from_any_address_while_their_route_leaves_by_another_interface(host: str) -> None:
+    a, b = Udp(0, 0), Udp(0, 0)
+
+    def hear() -> Endpoint:
+        assert a.send(Transmit(Endpoint(host, b.port), 10, b"x")) == ""
+        ((_, endpoint, _),) = received(b)
+        return endpoint
+
+    sticky = hear()
+    loopback = socket.if_nametoindex("lo")
+    assert sticky.source == host
+    assert b.routes_changed([sticky], lambda endpoint: loopback) == set()
+    assert hear() == sticky
+    assert b.routes_changed([sticky], lambda endpoint: loopback + 1) == {sticky}
+    assert hear() == sticky._replace(source="")
+    # It stays in mind, though the peer's endpoint has no source now, until the route is as before.
+    assert b.routes_changed([sticky._replace(source="")], lambda endpoint: 0) == {sticky}
+    assert b.routes_changed([], lambda endpoint: loopback) == set()
+    assert hear() == sticky
+    # Of one that was not heard nothing is known.
+    assert b.routes_changed([Endpoint(host, 9, 0, host)], lambda endpoint: 0) == set()
+    a.close()
+    b.close()
+
+
 def test_a_hop_limit_is_the_outer_headers(host: str) -> None:
     six = ":" in host
     a = Udp(0, 0)

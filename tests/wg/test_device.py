@@ -312,3 +312,15 @@ def test_a_device_without_a_key_is_silent() -> None:
     mute.receive([memoryview(net.sent[0][3])], a.endpoint, 0.0)
     assert mute.transmits() == []
     assert mute.counters == {"no-private-key": 1}
+
+
+def test_a_source_that_moved_is_chosen_anew() -> None:
+    net, a, b = connected()
+    sticky = a.endpoint._replace(source="192.0.2.2")
+    a.device.send([packet(A4, B4)], net.now)
+    b.receive([bytes(transmit.data) for transmit in a.device.transmits()], sticky)
+    assert b.device.endpoints() == [sticky]
+    b.device.sources_moved({sticky._replace(port=9)})
+    assert b.device.endpoints() == [sticky]
+    b.device.sources_moved({sticky})
+    assert b.device.endpoints() == [a.endpoint]
