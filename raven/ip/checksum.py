@@ -14,6 +14,8 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint16]
 Sums = npt.NDArray[np.uint32]
 
+_ONE: Final = np.uint32(1)
+_MODULUS: Final = np.uint32(0xFFFF)
 _LITTLE: Final = sys.byteorder == "little"
 # From here on numpy's fixed cost is below that of Python's long division, in bytes (measured: 1.2 against
 # 0.3 µs at 64 bytes, 1.5 against 3.1 µs at 1420).
@@ -59,6 +61,8 @@ def row_sums(rows: Words) -> Sums:
 
 
 def checksums(sums: Sums) -> Sums:
-    """The checksum, in host order, that each sum (not zero) of host-order words stands for."""
+    """Turns each sum (not zero) of host-order words into the checksum it stands for, in place."""
     # Folding is taking modulo 65535, with results 1 to 65535; one division is cheaper than six small steps.
-    return np.uint32(0xFFFE) - (sums - np.uint32(1)) % np.uint32(0xFFFF)
+    sums -= _ONE
+    sums %= _MODULUS
+    return np.subtract(_MODULUS - _ONE, sums, out=sums)

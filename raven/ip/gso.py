@@ -12,7 +12,7 @@ import numpy as np
 
 from raven.errors import PeerError
 from raven.ip import header as h
-from raven.ip.checksum import checksums, fold, host_order, ones_complement_sum, row_sums
+from raven.ip.checksum import checksum, checksums, fold, host_order, ones_complement_sum, row_sums
 
 SUPERPACKET_MAX: Final = 65535  # bytes; the length fields of IPv4 and IPv6 hold no more
 # Rows of one cut. A TCP sender fills a superpacket with segments of 536 bytes or more (122 of them); small
@@ -86,50 +86,37 @@ class Cutter:
         flags = template[flags_at] if tcp else 0
         if tcp:
             template[flags_at] = flags & ~(h.FIN | h.PSH | h.CWR)
-        ip_sum = _fix_lengths(template, start, header_length, gso_size, tcp)
+        _fix_lengths(template, start, header_length, gso_size, tcp)
 
         rows[:count, :header_length] = np.frombuffer(template, np.uint8)
-        payload = np.frombuffer(superpacket, np.uint8, offset=header_length)
-        rows[:whole, header_length : header_length + gso_size] = payload[: whole * gso_size].reshape(
-            whole, gso_size
-        )
-        last = (count - 1) * layout.stride
-        flat = layout.flat
-        size = header_length + gso_size
+        payload = np.frombuffer(superpacket, np.uint8, -1, header_length)
+        end = header_length + gso_size
+        rows[:whole, header_length:end] = payload[: whole * gso_size].reshape(whole, gso_size)
+        flat, last = layout.flat, (count - 1) * layout.stride
+        last_size = end
         if rest:
-            rows[whole, header_length : header_length + rest] = payload[whole * gso_size :]
-            rows[whole, header_length + rest :] = 0
-            size = header_length + rest
-            _fix_last_lengths(flat[last : last + header_length], start, size, tcp)
+            last_size = header_length + rest
+            rows[whole, header_length:last_size] = payload[whole * gso_size :]
+            rows[whole, last_size:] = 0
+            _fix_last_lengths(flat[last : last + header_length], start, last_size, tcp)
         if tcp:
             (sequence,) = _U32.unpack_from(template, start + h.TCP_SEQUENCE)
-            layout.columns32[:count, (start + h.TCP_SEQUENCE) // 4] = layout.steps[:count] + np.uint32(
-                sequence
-            )
+            sequences = layout.steps[:count] + np.uint32(sequence)
+            layout.columns32[:count, (start + h.TCP_SEQUENCE) // 4] = sequences
             flat[flags_at] |= flags & h.CWR
             flat[last + flags_at] |= flags & (h.FIN | h.PSH)
         if template[0] >> 4 == 4:
-            (identification,) = _U16.unpack_from(template, h.IPV4_ID)
-            ids = layout.index[:count] + np.uint32(identification)
-            ids &= 0xFFFF
-            layout.columns16[:count, h.IPV4_ID // 2] = ids
-            ids += np.uint32(ip_sum)
+            _number(layout, template, start, count)
             if rest:
-                ids[-1] += np.uint32(
-                    0xFFFF - (gso_size - rest)
-                )  # the last one's total length is that much less
-            layout.columns16[:count, h.IPV4_CHECKSUM // 2] = checksums(ids)
+                _sum_header(flat[last : last + start])
 
         # `partial` is the pseudo-header's sum with the length of the whole superpacket in it.
-        length_all = len(superpacket) - start
+        wanted = host_order(end - start)
+        others = fold(partial + 0xFFFF - host_order(len(superpacket) - start) + wanted)
         sums = row_sums(layout.words[:count, start // 2 :])
-        sums += np.uint32(
-            fold(partial + 0xFFFF - host_order(length_all) + host_order(header_length - start + gso_size))
-        )
+        sums += np.uint32(others)
         if rest:
-            sums[-1] += np.uint32(
-                fold(0xFFFF - host_order(header_length - start + gso_size) + host_order(size - start))
-            )
+            sums[-1] += np.uint32(fold(0xFFFF - wanted + host_order(last_size - start)))
         sums = checksums(sums)
         if not tcp:
             sums[sums == 0] = 0xFFFF  # zero would say "no checksum" (RFC 768)
@@ -137,7 +124,7 @@ class Cutter:
 
         views = layout.views[:count]
         if rest:
-            views[-1] = flat[last : last + size]
+            views[-1] = flat[last : last + last_size]
         return views
 
     def _layout(self, header_length: int, gso_size: int) -> _Layout:
@@ -193,18 +180,30 @@ def _header_length(virtio: h.Virtio, superpacket: memoryview) -> int:
     return header_length
 
 
-def _fix_lengths(template: bytearray, start: int, header_length: int, gso_size: int, tcp: bool) -> int:
-    """Writes the lengths of a whole segment; returns the sum of an IPv4 header but its id and checksum."""
+def _number(layout: _Layout, template: bytearray, start: int, count: int) -> None:
+    """Writes consecutive IPv4 ids, and the header checksums that go with them, for segments of full size."""
+    (first_id,) = _U16.unpack_from(template, h.IPV4_ID)
+    (first,) = _U16.unpack_from(template, h.IPV4_CHECKSUM)
+    index = layout.index[:count]
+    layout.columns16[:count, h.IPV4_ID // 2] = (index + np.uint32(first_id)) & 0xFFFF
+    if first_id + count <= 0x10000 and first >= count:
+        # An id of one more is a checksum of one less.
+        layout.columns16[:count, h.IPV4_CHECKSUM // 2] = np.uint32(first) - index
+    else:
+        for at in range(0, count * layout.stride, layout.stride):
+            _sum_header(layout.flat[at : at + start])
+
+
+def _fix_lengths(template: bytearray, start: int, header_length: int, gso_size: int, tcp: bool) -> None:
+    """Writes the lengths of a whole segment, and an IPv4 header's checksum."""
     size = header_length + gso_size
     if not tcp:
         _U16.pack_into(template, start + h.UDP_LENGTH, size - start)
     if template[0] >> 4 == 6:
         _U16.pack_into(template, h.IPV6_PAYLOAD_LENGTH, size - h.IPV6_LEN)
-        return 0
-    _U16.pack_into(template, h.IPV4_TOTAL_LENGTH, size)
-    _U16.pack_into(template, h.IPV4_CHECKSUM, 0)
-    (identification,) = _U16.unpack_from(template, h.IPV4_ID)
-    return fold(ones_complement_sum(template[:start]) + 0xFFFF - identification)
+    else:
+        _U16.pack_into(template, h.IPV4_TOTAL_LENGTH, size)
+        _sum_header(memoryview(template)[:start])
 
 
 def _fix_last_lengths(last: memoryview, start: int, size: int, tcp: bool) -> None:
@@ -215,3 +214,9 @@ def _fix_last_lengths(last: memoryview, start: int, size: int, tcp: bool) -> Non
         _U16.pack_into(last, h.IPV6_PAYLOAD_LENGTH, size - h.IPV6_LEN)
     else:
         _U16.pack_into(last, h.IPV4_TOTAL_LENGTH, size)
+
+
+def _sum_header(header: memoryview) -> None:
+    """Writes the checksum of an IPv4 header."""
+    _U16.pack_into(header, h.IPV4_CHECKSUM, 0)
+    _U16.pack_into(header, h.IPV4_CHECKSUM, checksum(header))
