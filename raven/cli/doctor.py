@@ -6,6 +6,7 @@ the state directory. It changes nothing, and goes on where a daemon does not ans
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,13 @@ async def _examine(
         absence = "; ".join(absent)
         hint = ", or sudo" if "ermission denied" in absence else ""
         raise StateError(f"{_NOTHING}{hint}\n  {absence}")
+    if (
+        "ermission denied" in "".join(absent)
+        and not gateways
+        and here
+        and not os.access(here, os.R_OK | os.X_OK)
+    ):
+        raise StateError(f"this user may look at neither daemon nor state; use sudo\n  {absent[-1]}")
     # Each daemon has its own socket: on a gateway nobody misses the agent's.
     absence = "; ".join(absent if socket is not None else absent[:1] if role == "gateway" else absent[1:])
     device = interface or await packet_host.own_interface(here, _INTERFACES[role])

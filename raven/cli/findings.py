@@ -37,8 +37,12 @@ def show(findings: Iterable[Finding], *, json: bool) -> int:
         _print_finding(finding, width)
     _print("", width)
     if verdict.well:
-        rest = f"; {count(verdict.unknown, 'thing')} cannot be known" if verdict.unknown else ""
-        _print(f"verdict: all well, as far as it can be seen from here{rest}", width, style="green")
+        said = "all well, as far as it can be seen from here"
+        if verdict.unknown:
+            said = (
+                f"nothing is broken that can be seen from here, {count(verdict.unknown, 'thing')} cannot be"
+            )
+        _print(f"verdict: {said}", width, indent=9, style="green")
         return 0
     about = f" {verdict.about}" if verdict.about else ""
     _print(f"verdict: the first broken hop is {verdict.hop}{about}", width, style="bold red")

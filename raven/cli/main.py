@@ -28,7 +28,7 @@ JSON = click.option(
 )
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="PATH",
     help="Unix socket of the daemon. Without it: this machine's gateway, or else its agent.",
 )
@@ -90,11 +90,16 @@ def ping(socket: Path | None, node: str, count: int, interval: float, output: st
 @click.option(
     "--socket",
     "own_socket",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="PATH",
     help="Unix socket of the daemon, as before the command.",
 )
-@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where its state lies.")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="DIR",
+    help="Where its state lies.  [default: /var/lib/raven]",
+)
 @click.option(
     "--gateway",
     "gateways",

@@ -24,6 +24,7 @@ _IP_MTU_DISCOVER: Final = 10  # linux/in.h
 _IPV6_MTU_DISCOVER: Final = 23  # linux/in6.h
 _PMTUDISC_DO: Final = 2  # never fragment, learn from ICMP; the same for both families
 _HEADERS: Final = {4: 20 + 8, 6: 40 + 8}  # bytes of IP and UDP
+_MTU_MIN: Final = 1280  # bytes; of IPv6, RFC 8200 section 5, for a kernel that will not say
 _SIZE_MAX: Final = 9000  # bytes; loopback claims 65536, and nothing is learned from more
 
 
@@ -53,8 +54,8 @@ async def probe(address: str, port: int) -> Heard:
             _never_fragment(sock)
             await sock.connect((address, port))
             for _ in range(ROUNDS_MAX):
-                mtu = known_path_mtu(sock)
-                size = min(mtu or 1280, _SIZE_MAX) - _HEADERS[6 if family == socket.AF_INET6 else 4]
+                mtu = _known(sock)
+                size = mtu - _HEADERS[6 if family == socket.AF_INET6 else 4]
                 try:
                     await sock.send(bytes(size))  # type 0: no message of WireGuard's
                     sent += 1
@@ -64,15 +65,18 @@ async def probe(address: str, port: int) -> Heard:
                 except OSError as error:
                     if error.errno != errno.EMSGSIZE:
                         raise
-                if known_path_mtu(sock) == mtu:
+                if _known(sock) == mtu:
                     break
-            known = min(known_path_mtu(sock) or _SIZE_MAX, _SIZE_MAX)
-            return Heard(address=address, port=port, sent=sent, mtu=known)
+            return Heard(address=address, port=port, sent=sent, mtu=_known(sock))
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
                 return Heard(address=address, port=port, sent=sent, refused=True, mtu=mtu)
             problem = os.strerror(error.errno) if error.errno else str(error)
             return Heard(address=address, port=port, sent=sent, problem=problem, mtu=mtu)
+
+
+def _known(sock: trio.socket.SocketType) -> int:
+    return min(known_path_mtu(sock) or _MTU_MIN, _SIZE_MAX)
 
 
 def _never_fragment(sock: trio.socket.SocketType) -> None:

@@ -116,6 +116,17 @@ def test_netcheck_on_a_path_that_swallows_large_packets(lab: Lab) -> None:
     assert "drops full-sized packets" in told.verdict["next"]
 
 
+def test_netcheck_behind_a_firewall_that_drops(lab: Lab) -> None:
+    rules = "table inet rvd { chain f { type filter hook forward priority 0; tcp dport 10262 drop; }; }"
+    lab.hosts.router.run("nft", "-f", "-", text=rules)
+    try:
+        told = ravenctl(lab.hosts.edge, "netcheck", AGENTS)
+    finally:
+        lab.hosts.router.run("nft", "flush", "ruleset")
+    assert (told.code, told.verdict["hop"], told.verdict["why"]) == (1, "tcp", "no answer within 5 s")
+    assert f"let TCP out to {wires.CLOUD} port 10262" in told.verdict["next"]
+
+
 def test_netcheck_where_ipv6_leads_nowhere(lab: Lab) -> None:
     told = ravenctl(lab.hosts.edge, "netcheck", f"[{CLOUD6}]:10262")
     assert (told.code, told.verdict["hop"]) == (1, "tcp")

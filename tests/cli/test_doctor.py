@@ -1,7 +1,9 @@
 """`ravenctl doctor` on loopback: real daemons, each hop broken for real, and the verdict over it."""
 
 import json
+import os
 import re
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from raven.pki.ca import Authority
 from raven.pki.csr import load_key
 from raven.pki.renewal import GRACE, LEAF_LIFE
-from tests.cli.daemon import Ran, ravenctl, ravenctl_on_terminal
+from tests.cli.daemon import RAVENCTL, Ran, ravenctl, ravenctl_on_terminal
 from tests.daemons import GATEWAY, Daemon, Loopback, command, free_port, loopback, until
 from tests.pki.material import seeded
 
@@ -244,6 +247,20 @@ async def test_where_there_is_nothing_it_cannot_run(tmp_path: Path) -> None:
         ran = await ravenctl("--socket", tmp_path / "absent", "doctor", *wrong)
         assert ran.code == 2, wrong
         assert "Traceback" not in ran.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
+async def test_who_may_see_nothing_is_told_so() -> None:
+    """Not "all well", and not "broken" either."""
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *RAVENCTL]
+    with tempfile.TemporaryDirectory(prefix="rvd-") as made:  # pytest's are closed to others on the way there
+        os.chmod(made, 0o755)
+        here = loopback(Path(made))
+        async with here.gateway() as gateway:
+            ran = await command(nobody, "doctor", "--socket", gateway.socket, "--state-dir", here.state)
+    assert (ran.code, ran.out) == (2, "")
+    assert "use sudo" in ran.err
+    assert "Permission denied" in ran.err
 
 
 async def test_80_columns_hold_it_and_pipes_get_no_colours(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from raven.keys import PublicKey
 from raven.wg.configuration import DeviceState, PeerState
 from raven.wg.endpoint import Endpoint
 
-
 HUB = Endpoint("192.0.2.1", 4500)
 
 
