@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup system demo test test-hostile lint bench clean
+.PHONY: help setup system demo test test-hostile lint bench record clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-hostile         a million hostile datagrams against a WireGuard device (half a minute)"
 	@echo "make lint                 ruff, mypy --strict, import-linter"
 	@echo "make bench [ARGS=...]     speed and memory beside ssh -R and wireguard-go (root)"
+	@echo "make record               demo and benchmarks on an idle machine, kept in README, docs and bench/results"
 	@echo "make clean                removes the virtual environment, caches and what a killed demo left"
 
 setup: $(VENV)/.done
@@ -42,6 +43,10 @@ lint: setup
 
 bench: setup system
 	@$(BIN)/python -m bench $(ARGS)
+
+record: setup system
+	@$(BIN)/python -m tests.demo --once --record docs/screenshots
+	@$(BIN)/python -m bench --write $(ARGS)
 
 clean:
 	-@[ ! -x $(BIN)/python ] || $(BIN)/python -m tests.lab clean
