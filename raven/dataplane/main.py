@@ -54,6 +54,9 @@ def run(name: str, ready: Callable[[], None]) -> int:
 
 
 async def _serve(name: str, ready: Callable[[], None]) -> None:
+    # One thread: numpy's own would never be used, and would keep the privileges this one gives up.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from raven.dataplane import privileges
     from raven.dataplane.engine import Engine
     from raven.dataplane.tun import Tun
     from raven.dataplane.uapi import UapiServer
@@ -86,6 +89,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ended, "")
         loop.set_exception_handler(lambda _, context: ended(_crash(context)))
+        privileges.drop()
         engine.start()
         await server.start()
         ready()

@@ -1,0 +1,35 @@
+"""What a process can still do after `privileges.drop`, in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+STATUS = """
+from raven.dataplane import privileges
+privileges.drop()
+privileges.drop()
+print(open("/proc/self/status").read())
+"""
+
+
+def status() -> dict[str, str]:
+    said = subprocess.check_output([sys.executable, "-c", STATUS], text=True, timeout=30)
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in said.splitlines())}
+
+
+def test_two_capabilities_are_left_at_most() -> None:
+    after = status()
+    kept = 1 << 10 | 1 << 12
+    for name in ("CapEff", "CapPrm"):
+        assert int(after[name], 16) & ~kept == 0
+    assert int(after["CapInh"], 16) == 0
+    assert after["NoNewPrivs"] == "1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root has anything to lose")
+def test_root_keeps_what_a_device_needs() -> None:
+    after = status()
+    assert int(after["CapEff"], 16) == int(after["CapBnd"], 16) == 1 << 10 | 1 << 12
+    assert after["Uid"].split() == ["0"] * 4
