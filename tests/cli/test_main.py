@@ -16,7 +16,7 @@ async def test_no_daemon_is_a_usage_error_with_the_next_step(tmp_path: Path) -> 
 async def test_help_names_commands_and_exit_codes() -> None:
     ran = await ravenctl("--help")
     assert ran.code == 0
-    for word in ("status", "nodes", "ping", "Exit codes", "--socket"):
+    for word in ("status", "nodes", "ping", "doctor", "netcheck", "Exit codes", "--socket"):
         assert word in ran.out
 
 
