@@ -51,7 +51,8 @@ async def examine(
     elif state is not None:
         found.append(lanes.no_daemon("raven-agent", absence))
     if asked is not None:
-        found += await target.on_node(asked, snapshot.allow if snapshot is not None else None)
+        allow = snapshot.allow if snapshot is not None else None
+        found += await target.on_node(asked, allow, own=way.own_addresses(contacts))
     return found + await _packets(snapshot, interface)
 
 

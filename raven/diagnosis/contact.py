@@ -107,8 +107,8 @@ async def _try(host: str, port: int, name: str, streams: dict[str, trio.SocketSt
         await trio.aclose_forcefully(stream)
         return Attempt(address=name, problem=os.strerror(errno.ECONNREFUSED), errno=errno.ECONNREFUSED)
     streams[name] = stream
-    mtu = known_path_mtu(stream.socket)
-    return Attempt(address=name, seconds=trio.current_time() - began, path_mtu=mtu)
+    source = str(stream.socket.getsockname()[0])
+    return Attempt(address=name, seconds=trio.current_time() - began, source=source)
 
 
 def _errno(error: OSError) -> int:

@@ -27,7 +27,7 @@ class Attempt:
     seconds: float | None = None  # until it was established; None: it was not
     problem: str = ""
     errno: int = 0
-    path_mtu: int | None = None  # bytes, as the kernel knew it at the end
+    source: str = ""  # our address on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

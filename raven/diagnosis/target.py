@@ -38,8 +38,11 @@ def parse(text: str, own_node: str = "") -> Target:
     return Target(own_node, "" if found.node == "node" else found.node, found.port)
 
 
-async def on_node(target: Target, allow: Sequence[str] | None) -> list[Finding]:
-    """What the agent would say and meet; `allow` None when there is no agent to tell its list."""
+async def on_node(target: Target, allow: Sequence[str] | None, *, own: Sequence[str] = ()) -> list[Finding]:
+    """What the agent would say and meet; `allow` None when there is no agent to tell its list.
+
+    `own` are addresses of this machine at which a service may listen that is not on loopback.
+    """
     shown = str(Address(target.host or "node", target.port))
     hosts = [target.host] if target.host else ["127.0.0.1", "::1"]
     if target.host and not is_numeric(target.host):
@@ -49,10 +52,21 @@ async def on_node(target: Target, allow: Sequence[str] | None) -> list[Finding]:
             said = f"{target.host} cannot be looked up here: {lookups[0].problem}"
             step = f"use its address, or make `getent hosts {target.host}` find it on this node"
             return [Finding(hop="target", result="broken", about=shown, said=said, next=step)]
-    return [_judged(target, shown, hosts, allow), await _connected(target, shown, hosts)]
+    found = await _connected(target, shown, hosts)
+    if found.result == "broken" and not target.host:
+        elsewhere = await _connected(target, shown, list(own))
+        if elsewhere.result == "ok":
+            # Whether the agent was told that address, its snapshot does not tell.
+            said = f"{found.said}; {elsewhere.said}"
+            step = f"the agent tries that address if --node-address {own[0]} names it"
+            found = Finding(hop="target", result="unknown", about=shown, said=said, next=step)
+    return [judged(target, shown, hosts, allow, own), found]
 
 
-def _judged(target: Target, shown: str, hosts: list[str], allow: Sequence[str] | None) -> Finding:
+def judged(
+    target: Target, shown: str, hosts: list[str], allow: Sequence[str] | None, own: Sequence[str]
+) -> Finding:
+    """What the agent with the list `allow` would say to a stream for `target`, which leads to `hosts`."""
     if allow is None:
         said = "the agent does not run, so its list is not known"
         return Finding(hop="allow", result="unknown", about=shown, said=said)
@@ -62,6 +76,9 @@ def _judged(target: Target, shown: str, hosts: list[str], allow: Sequence[str] |
         rules.judge_host(target.host, target.port)
         rules.judge_addresses(target.host, target.port, addresses)
     except RefusedError as error:
+        if target.host in own and rules.permits("", target.port, []):
+            said = f"the rules for node permit it if the agent runs with --node-address {target.host}"
+            return Finding(hop="allow", result="unknown", about=shown, said=said)
         step = (
             f"add --allow {shown} to the agent's options (or to allow in agent.toml) and restart raven-agent"
         )

@@ -47,6 +47,12 @@ def gateway_time(contacts: Sequence[Contact]) -> float:
     return time.time() + (told[0] if told else 0.0)
 
 
+def own_addresses(contacts: Sequence[Contact]) -> list[str]:
+    """This machine's addresses on the ways to the gateways, loopback left out."""
+    own = [attempt.source for contact in contacts for attempt in contact.connected]
+    return [address for address in dict.fromkeys(own) if address not in ("", "127.0.0.1", "::1")]
+
+
 def noted(found: Sequence[Finding]) -> list[Finding]:
     """The same findings where nothing hangs on them: what is broken is only worth reading."""
     return [

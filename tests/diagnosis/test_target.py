@@ -47,6 +47,34 @@ async def test_without_an_agent_the_list_is_not_known() -> None:
     assert (found.hop, found.result) == ("target", "ok")
 
 
+async def test_a_service_beside_loopback() -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.2")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        asked = Target("shop-1", "", listener.socket.getsockname()[1])
+        *_, told = await target.on_node(asked, ["node:*"], own=["127.0.0.2"])
+        *_, closed = await target.on_node(asked, ["node:*"], own=["127.0.0.3"])
+        nursery.cancel_scope.cancel()
+    assert (told.result, "--node-address 127.0.0.2" in told.next) == ("unknown", True)
+    assert closed.result == "broken"
+
+
+def test_the_nodes_own_address() -> None:
+    """Rules for node cover what --node-address names, which only the agent knows."""
+    asked = Target("shop-1", "192.0.2.5", 9100)
+
+    def judged(rule: str, own: str) -> str:
+        return target.judged(asked, "192.0.2.5:9100", ["192.0.2.5"], [rule], [own]).result
+
+    assert judged("node:9100", "192.0.2.5") == "unknown"
+    assert judged("node:9100", "192.0.2.6") == "broken"
+    assert judged("node:9101", "192.0.2.5") == "broken"
+    assert judged("192.0.2.0/24:9100", "192.0.2.6") == "ok"
+
+
 async def test_requests_through_a_gateway() -> None:
     async def serve(stream: trio.SocketStream) -> None:
         await stream.receive_some()
