@@ -28,6 +28,8 @@ log = logging.getLogger("raven.engine")
 # Superpackets of one wake-up, in either direction: enough that a wake-up's own cost (40 µs) is small beside
 # the work, few enough (8 x 64 KiB, about 1 ms) that the other direction and the timers do not wait long.
 _BURSTS: Final = 8
+# Received bursts that are joined at once: half of joining costs the same for one burst as for four.
+_TOGETHER: Final = 4
 # The bounds of one UDP_SEGMENT call (Linux net/ipv4/udp.c): segments, and bytes of all datagrams.
 _SEGMENTS_MAX: Final = 64
 _RUN_MAX: Final = 65507
@@ -207,23 +209,28 @@ class Engine:
 
     def _udp_readable(self, source: UdpSocket) -> None:
         """Packets in: receive, open, join, write."""
-        device, tun = self._device, self._tun
+        device = self._device
         now = time.monotonic()
-        for _ in range(_BURSTS):
+        for number in range(_BURSTS):
             burst = source.receive()
             if burst is None:
                 break
+            if number % _TOGETHER == 0:
+                self._write_packets()
+                self._transmit()
             device.receive(burst.datagrams, burst.endpoint, now, ecn=burst.ecn)
-            try:
-                for write in self._joiner.join(device.packets()):
-                    reason = tun.write(write)
-                    if reason:
-                        self._count(reason)
-            except LinkGone:
-                self._ended("")
-                return
-            self._transmit()
+        self._write_packets()
         self._flush(now)
+
+    def _write_packets(self) -> None:
+        """Joins what was received and opened, and gives it to the TUN device."""
+        try:
+            for write in self._joiner.join(self._device.packets()):
+                reason = self._tun.write(write)
+                if reason:
+                    self._count(reason)
+        except LinkGone:
+            self._ended("")
 
     def _timer_due(self) -> None:
         self._timer = None

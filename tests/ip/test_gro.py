@@ -209,6 +209,22 @@ def test_ids_of_packets_that_may_be_fragmented_must_count_on() -> None:
         assert join(packets) == [h.PLAIN + packet for packet in packets]
 
 
+@pytest.mark.parametrize(
+    "other", [TCP6, UDP4, dataclasses.replace(TCP4, dont_fragment=False), Flow(version=6, tcp=False)]
+)
+def test_a_stretch_of_one_size_may_be_of_several_kinds(other: Flow) -> None:
+    size = 1200
+    payload = bytes(range(200)) * 100
+    first = TCP4.cut(payload, size - TCP4.header_length)[:12]
+    second = other.cut(payload, size - other.header_length)[:12]
+    ids = [packet for at, packet in enumerate(second) if at % 2 == 0]
+    for packets in (first + second, second + first, first + ids, ids + first):
+        writes = join(packets)
+        again = [packet for write in writes for packet in cut(write)]
+        assert list(map(_without_id, again)) == list(map(_without_id, packets))
+    assert [len(cut(write)) for write in join(first + second)] == [12, 12]
+
+
 def test_a_superpacket_never_exceeds_its_length_field() -> None:
     for size in (1368, 16000, 33):
         packets = TCP4.cut(b"x" * 65000, size) + TCP4.cut(b"y" * 65000, size, sequence=65001)
