@@ -1,8 +1,8 @@
 """What a world leaves on the host, and its removal: by a look at the host, not by what the world remembers.
 
 So the same code ends a world in order, checks that nothing stayed, and clears up after one that crashed.
-A world is known by its prefix `rvn<4 hex>-` (`rvk` where it is bare WireGuard devices): namespaces, links, files
-and processes all carry it.
+A world is known by its prefix `rvn<4 hex>-`, or `rvk` where it is bare WireGuard devices: namespaces, links,
+files and processes all carry it.
 """
 
 import contextlib
