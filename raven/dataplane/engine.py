@@ -76,9 +76,9 @@ class Engine:
 
     def stop(self) -> None:
         """Lets go of sockets and descriptors; the TUN device stays its owner's."""
+        self._close_udp()
         self._loop.remove_reader(self._tun.fileno())
         self._loop.remove_reader(self._link.fileno())
-        self._close_udp()
         self._link.close()
         self._loop.remove_reader(self._routes.fileno())
         self._routes.close()
