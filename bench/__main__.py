@@ -36,6 +36,7 @@ def main() -> int:
     if reason := missing():
         print(f"make bench: {reason}", file=sys.stderr)
         return 2
+    where = machine()
     rows: list[Row] = []
     failed = False
     for name in chosen:
@@ -48,32 +49,34 @@ def main() -> int:
         except KeyboardInterrupt:
             return 130
     if options.json:
-        print(json.dumps({"machine": machine(), "rows": as_json(rows)}, indent=2))
+        print(json.dumps({"machine": where, "rows": as_json(rows)}, indent=2))
     else:
         console = Console()
         console = console if console.is_terminal else Console(width=120)
         console.print(rendered(rows, title=f"Raven, medians of {options.rounds} interleaved rounds"))
-        print(machine())
+        print(where)
     if options.write:
         RESULTS.mkdir(exist_ok=True)
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        text = f"# {today}\n\n{machine()}\n\n{markdown(rows)}"
+        text = f"# {today}\n\n{where}\n\n{markdown(rows)}"
         (RESULTS / f"{today}.md").write_text(text)
-        replace_block(README, "bench", f"{machine()}:\n\n{markdown(rows)}")
+        replace_block(README, "bench", f"{where}:\n\n{markdown(rows)}")
     return 1 if failed else 0
 
 
 def machine() -> str:
-    """One line about what ran this, with nothing in it about where it stands."""
+    """One line about what runs this and what else it does, with nothing in it about where it stands."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
+    load = os.getloadavg()[0]
+    busy = f", busy with other work (load {load:.1f}): believe ratios, not figures" if load > 0.5 else ""
     kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
     return (
         f"{os.cpu_count()} cores, {model}, Linux {kernel}, "
-        f"{platform.python_implementation()} {platform.python_version()}"
+        f"{platform.python_implementation()} {platform.python_version()}{busy}"
     )
 
 
