@@ -43,9 +43,7 @@ def play(machine: Machine, scenario: Callable[[Prober], Awaitable[None]]) -> Pro
     return prober
 
 
-async def ask(
-    source: IPv6Address | str, data: bytes, *, port: int = 0, within: float = 5.0
-) -> bytes | None:
+async def ask(source: IPv6Address | str, data: bytes, *, port: int = 0, within: float = 5.0) -> bytes | None:
     """What a socket at `source` gets back for `data` to ONE; None: nothing within `within` seconds."""
     with trio.socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
         await asker.bind((str(source), port))
