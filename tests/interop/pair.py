@@ -126,21 +126,16 @@ def missing(*implementations: str) -> str:
     return f"not installed: {', '.join(absent)}" if absent else ""
 
 
-def udp_stream(host: Host, address: str, *, megabits: int, length: int, seconds: float) -> tuple[int, int]:
-    """Sends UDP to an iperf3 server at `address`: datagrams sent and lost."""
-    command = (
-        "iperf3",
-        "-u",
-        "-c",
-        address,
-        "-b",
-        f"{megabits}M",
-        "-l",
-        str(length),
-        "-t",
-        f"{seconds:g}",
-        "-J",
-    )
-    report = json.loads(host.machine.run(*command, seconds=seconds + 15).out)
+def tcp_stream(host: Host, address: str, *, mebibytes: int = 16) -> int:
+    """Bytes that an iperf3 server at `address` had received when the last of that many were sent by TCP."""
+    command = ("iperf3", "-c", address, "-n", f"{mebibytes}M", "-C", "cubic", "-J")
+    report = json.loads(host.machine.run(*command, seconds=30).out)
+    return int(report["end"]["sum_received"]["bytes"])
+
+
+def udp_stream(host: Host, address: str, *, megabits: int, length: int, count: int) -> tuple[int, int]:
+    """Sends `count` datagrams to an iperf3 server at `address`: how many were sent, and lost."""
+    command = ("iperf3", "-u", "-c", address, "-b", f"{megabits}M", "-l", str(length), "-k", str(count), "-J")
+    report = json.loads(host.machine.run(*command, seconds=30).out)
     total = report["end"]["sum"]
     return total["packets"], total["lost_packets"]
