@@ -134,15 +134,22 @@ class _Client(asyncio.Protocol):
 
 
 def _bind(path: Path) -> socket.socket:
-    """A socket bound to `path` that only its owner may connect to."""
+    """A socket that listens at `path`, to which only its owner may connect.
+
+    It gets its name once it listens: `wg` takes a socket that refuses it for a dead process's and removes it.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     _remove_stale(path)
+    unnamed = path.with_name(f".{path.stem}.{os.getpid()}")
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
-        bound.bind(str(path))
+        bound.bind(str(unnamed))
+        bound.listen()
+        unnamed.rename(path)
     except OSError:
         bound.close()
+        unnamed.unlink(missing_ok=True)
         raise
     finally:
         os.umask(mask)

@@ -136,6 +136,15 @@ def test_only_its_owner_may_connect(tmp_path: Path) -> None:
     server.close()
 
 
+def test_whoever_sees_the_socket_can_connect(tmp_path: Path) -> None:
+    # `wg show` removes a socket that refuses it, and with it would go a device that is just starting.
+    server = UapiServer("wgtest", Recorder(), directory=tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(server.path))
+    assert [path.name for path in tmp_path.iterdir()] == ["wgtest.sock"]
+    server.close()
+
+
 def test_a_dead_process_leaves_a_socket_that_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(tmp_path / "wgtest.sock"))
