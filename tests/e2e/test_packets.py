@@ -15,6 +15,8 @@ from tests.lab.waiting import wait_until
 
 pytestmark = pytest.mark.netns
 
+HIDE_TUN = 'mount -n -t tmpfs lab /dev/net && exec "$0" "$@"'
+
 
 @pytest.mark.parametrize("address", [wires.pod_address, wires.pod_address6], ids=["ipv4", "ipv6"])
 def test_every_pod_reaches_every_other(lab: Lab, address: object) -> None:
@@ -59,7 +61,7 @@ def test_no_packets_still_serves_streams(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("wrapper", "why"),
     [
-        (("unshare", "--mount", "sh", "-c", 'mount -t tmpfs lab /dev/net && exec "$0" "$@"'), "/dev/net/tun"),
+        (("unshare", "--mount", "sh", "-c", HIDE_TUN), "/dev/net/tun"),
         (("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"), "CAP_NET_ADMIN"),
     ],
     ids=["no tun", "no capability"],

@@ -129,7 +129,7 @@ def sshd(machine: Machine, port: int = 2222, *, max_startups: int = 10) -> SshSe
     )
     # sshd insists on /run/sshd. A private /run leaves the host's as it is.
     script = (
-        f"hostname {machine.name} && mount -t tmpfs lab /run && mkdir -m 755 /run/sshd && "
+        f"hostname {machine.name} && mount -n -t tmpfs lab /run && mkdir -m 755 /run/sshd && "
         f"exec /usr/sbin/sshd -D -e -f {shlex.quote(str(configuration))}"
     )
     process = machine.start("unshare", "--uts", "--mount", "sh", "-c", script, name=f"sshd@{machine.name}")
