@@ -5,11 +5,13 @@ a ── eth0 192.0.2.1, 2001:db8::1 ────── eth0 192.0.2.2, 2001:db8
 """
 
 import contextlib
+import itertools
 import json
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.lab import leftovers, wires
 from tests.lab.errors import LabError
@@ -19,6 +21,9 @@ from tests.lab.waiting import wait_until
 
 RAVEN = "raven-wg"
 GO = "wireguard-go"  # Debian's, of 2022
+
+
+_ports = itertools.count(5201)
 
 
 class Host:
@@ -126,16 +131,26 @@ def missing(*implementations: str) -> str:
     return f"not installed: {', '.join(absent)}" if absent else ""
 
 
-def tcp_stream(host: Host, address: str, *, mebibytes: int = 16) -> int:
-    """Bytes that an iperf3 server at `address` had received when the last of that many were sent by TCP."""
-    command = ("iperf3", "-c", address, "-n", f"{mebibytes}M", "-C", "cubic", "-J")
-    report = json.loads(host.machine.run(*command, seconds=30).out)
+def tcp_stream(client: Host, server: Host, address: str, *, mebibytes: int = 16) -> int:
+    """Bytes that `server` had received at `address` when the last of that many were sent by TCP."""
+    report = _iperf(client, server, address, "-n", f"{mebibytes}M", "-C", "cubic")
     return int(report["end"]["sum_received"]["bytes"])
 
 
-def udp_stream(host: Host, address: str, *, megabits: int, length: int, count: int) -> tuple[int, int]:
-    """Sends `count` datagrams to an iperf3 server at `address`: how many were sent, and lost."""
-    command = ("iperf3", "-u", "-c", address, "-b", f"{megabits}M", "-l", str(length), "-k", str(count), "-J")
-    report = json.loads(host.machine.run(*command, seconds=30).out)
-    total = report["end"]["sum"]
+def udp_stream(
+    client: Host, server: Host, address: str, *, megabits: int, length: int, count: int
+) -> tuple[int, int]:
+    """Sends `count` datagrams to `server` at `address`: how many were sent, and lost."""
+    words = ("-u", "-b", f"{megabits}M", "-l", str(length), "-k", str(count))
+    total = _iperf(client, server, address, *words)["end"]["sum"]
     return total["packets"], total["lost_packets"]
+
+
+def _iperf(client: Host, server: Host, address: str, *words: str) -> Any:
+    """iperf3's report. A server for each, on a port of its own: one that served before may be busy yet."""
+    port = next(_ports)
+    command = ("iperf3", "-s", "-1", "-p", str(port))
+    server.machine.start(*command, name=f"iperf3@{server.interface}-{port}").ready(port)
+    return json.loads(
+        client.machine.run("iperf3", "-c", address, "-p", str(port), *words, "-J", seconds=30).out
+    )
