@@ -147,6 +147,8 @@ def handshake_problem(error: BaseException) -> str:
             return _VERIFY_SENTENCES.get(
                 seen.verify_code, f"the certificate does not verify: {seen.verify_message}"
             )
+        if isinstance(seen, ssl.SSLZeroReturnError):  # how an OpenSSL that ignores cuts says "hung up"
+            return _ALERT_SENTENCES["UNEXPECTED_EOF_WHILE_READING"]
         if isinstance(seen, ssl.SSLError):
             return _ALERT_SENTENCES.get(seen.reason or "", f"TLS failed: {seen.reason or seen}")
         seen = seen.__cause__ or seen.__context__

@@ -188,7 +188,7 @@ async def client_handshake(
     """TLS as a client on a connected socket, which it takes over. HandshakeFailed; closes the socket then."""
     return await _handshake(
         transport,
-        lambda sock: context.wrap_socket(
+        lambda sock: _noticing_cuts(context).wrap_socket(
             sock, server_hostname=server_hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
         ),
         timeout,
@@ -204,11 +204,20 @@ async def server_handshake(
     """TLS as a server on a connected socket, which it takes over. HandshakeFailed; closes the socket then."""
     return await _handshake(
         transport,
-        lambda sock: context.wrap_socket(
+        lambda sock: _noticing_cuts(context).wrap_socket(
             sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
         ),
         timeout,
     )
+
+
+def _noticing_cuts(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The same context, told that an end without close_notify is an error.
+
+    Some CPython 3.11 set the opposite for OpenSSL 3, Debian 12's among them: there a cut looks like an end.
+    """
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    return context
 
 
 def prepare_socket(sock: socket.socket) -> None:
@@ -250,7 +259,7 @@ async def _handshake(
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "tls-certificate"
-    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return "tls"
     return "tls-eof"
 
