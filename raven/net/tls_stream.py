@@ -259,9 +259,14 @@ async def _handshake(
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "tls-certificate"
-    if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+    if isinstance(error, ssl.SSLError) and not _is_cut(error):
         return "tls"
     return "tls-eof"
+
+
+def _is_cut(error: ssl.SSLError) -> bool:
+    """An end without close_notify; before 3.11.5 or so CPython has no class of its own for OpenSSL 3's."""
+    return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 async def _until_done(sock: ssl.SSLSocket, step: Callable[[], T]) -> tuple[T, bool]:

@@ -88,7 +88,9 @@ async def test_close_notify_is_an_end_and_a_cut_is_not() -> None:
         client.socket.shutdown(socket.SHUT_RDWR)  # what anybody on the path could do
         with pytest.raises(trio.BrokenResourceError) as raised:
             await server.receive_some()
-        assert isinstance(raised.value.__cause__, ssl.SSLEOFError)
+        cause = raised.value.__cause__
+    assert isinstance(cause, ssl.SSLError)
+    assert isinstance(cause, ssl.SSLEOFError) or cause.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 async def test_close_is_bounded_when_the_peer_reads_nothing(autojump_clock: trio.testing.MockClock) -> None:
