@@ -76,17 +76,20 @@ def test_the_link_has_the_mtu_and_goes_with_the_device(machine: Machine) -> None
 
 @pytest.mark.netns
 def test_a_superpacket_is_read_and_cut(machine: Machine) -> None:
+    """Where the kernel is too old for UDP superpackets (before 6.2) the same segments come one by one."""
     with opened(machine) as tun:
-        if not tun.segments_udp:
-            pytest.skip("this kernel gives no UDP superpackets (6.2 and later do)")
         payload = bytes(range(250)) * 20
         control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 1200))]
         with machine.inside(_udp_socket) as sender:
             sender.sendmsg((payload,), control, 0, ("10.0.0.1", 443))
-        virtio, packet = read_until(tun, to_port_443)
-        assert virtio.gso_type == h.GSO_UDP_L4
-        assert virtio.gso_size == 1200
-        segments = Cutter().cut(virtio, packet)
+        segments: list[bytes] = []
+        while len(segments) < 5:
+            virtio, packet = read_until(tun, to_port_443)
+            if tun.segments_udp:
+                assert (virtio.gso_type, virtio.gso_size) == (h.GSO_UDP_L4, 1200)
+                segments += map(bytes, Cutter().cut(virtio, packet))
+            else:
+                segments.append(bytes(packet))
         assert [len(segment) for segment in segments] == [1228, 1228, 1228, 1228, 228]
         assert b"".join(segment[28:] for segment in segments) == payload
 
