@@ -28,9 +28,9 @@ from raven.net.daemon import Stop
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
+from raven.net.status_socket import Answer, PingRequest, Request, open_socket, serve_socket
 from raven.oam.policy import Allow
 from raven.registry.agent_state import AgentState
-from raven.status import Answer, PingRequest, Request, open_socket, serve_socket
 
 
 def gateways(options: AgentOptions, state: AgentState) -> list[Address]:

@@ -32,11 +32,11 @@ from raven.net.daemon import Stop
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
+from raven.net.status_socket import Answer, PingRequest, Request, open_socket, serve_socket
 from raven.net.tls import ca_label, choose_by_ca, gateway_context
 from raven.net.tls_stream import TLSStream
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import Registry
-from raven.status import Answer, PingRequest, Request, open_socket, serve_socket
 
 SEEN_INTERVAL = 60.0  # seconds between two writes of who was heard when; what a power cut may lose
 RENEW_INTERVAL = 3600.0  # seconds between two looks at the gateway's own certificate

@@ -1,24 +1,14 @@
-"""What a daemon knows about itself, as values, and the Unix socket over which it says so.
+"""What a daemon knows about itself, as values. `raven.net.status_socket` serves and reads them.
 
-One request a line, one answer a line, JSON; `ravenctl` is the reader. A state never travels without the age
-of the evidence for it. Whoever may open the socket may read it all, so no secret belongs into a snapshot.
+A state never travels without the age of the evidence for it. Whoever may open the socket may read it all, so
+no secret belongs into a snapshot.
 """
 
 from __future__ import annotations
 
-import contextlib
-import grp
-import os
-import socket
-import stat
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Literal
 
 import msgspec
-import trio
-
-from raven.errors import RavenError, StateError
 
 # docs/operations.md explains each to the operator.
 LaneState = Literal[
@@ -151,160 +141,3 @@ class PingResult(msgspec.Struct, frozen=True, kw_only=True):
     packet_rtt_ms: float | None = None
     packet_problem: str = ""
     packet_off: bool = False  # nobody wants packets there, so nothing is wrong
-
-
-class SnapshotRequest(msgspec.Struct, frozen=True, tag_field="op", tag="snapshot"):
-    """All there is to know now."""
-
-
-class PingRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="ping"):
-    """A round trip to `node` through each lane."""
-
-    node: str
-
-
-Request = SnapshotRequest | PingRequest
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the request asked for, or why not."""
-
-    error: str = ""
-    snapshot: GatewaySnapshot | AgentSnapshot | None = None
-    ping: PingResult | None = None
-
-
-REQUEST_MAX = 4096  # bytes; a ping with the longest name has 300
-ANSWER_MAX = 64 << 20  # bytes; some ten thousand nodes
-ASKERS_MAX = 32  # at once; each may hold one request and one answer in memory
-IDLE_MAX = 60.0  # seconds an asker may keep the connection without asking
-PATH_MAX = 107  # bytes; sockaddr_un has 108 with the closing zero
-
-_request_decoder = msgspec.json.Decoder(Request)
-_answer_decoder = msgspec.json.Decoder(Answer)
-_encode = msgspec.json.Encoder().encode
-
-Answerer = Callable[[Request], Awaitable[Answer]]
-
-
-def open_socket(path: Path, *, group: str = "") -> trio.SocketListener:
-    """Listens at `path`, mode 0660, owned by `group` if given.
-
-    A socket that nobody answers any more is replaced; StateError when someone does, when something else is in
-    the way, or when the system refuses.
-    """
-    if len(os.fsencode(path)) > PATH_MAX:
-        raise StateError(f"{path}: a socket's path has at most {PATH_MAX} bytes")
-    _clear_leftover(path)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        before = os.umask(0o117)  # a chmod after bind would leave a moment in which everyone may connect
-        try:
-            listening.bind(str(path))
-        finally:
-            os.umask(before)
-        if group:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        listening.listen(ASKERS_MAX)
-        return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-    except KeyError:
-        listening.close()
-        path.unlink(missing_ok=True)
-        raise StateError(f"{path}: there is no group {group!r} on this machine") from None
-    except OSError as error:
-        listening.close()
-        raise StateError(f"{path}: cannot listen there: {error.strerror}") from error
-
-
-def _clear_leftover(path: Path) -> None:
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise StateError(f"{path}: something that is no socket is in the way")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StateError(f"{path}: {error.strerror}") from error
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.setblocking(False)
-            probe.connect(str(path))
-        except ConnectionRefusedError:  # left behind by a process that was killed
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StateError(f"{path}: {error.strerror}") from error
-        else:
-            raise StateError(f"{path}: another process answers there; is the daemon running already?")
-
-
-async def serve_socket(listener: trio.SocketListener, path: Path, answer: Answerer) -> None:
-    """Answers until cancelled, then removes the socket's file."""
-    slots = trio.CapacityLimiter(ASKERS_MAX)
-
-    async def serve_one(stream: trio.SocketStream) -> None:
-        async with slots, stream:
-            try:
-                await _serve_asker(stream, answer)
-            except trio.BrokenResourceError:
-                return  # the asker left
-
-    try:
-        await trio.serve_listeners(serve_one, [listener])
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-
-
-async def _serve_asker(stream: trio.SocketStream, answer: Answerer) -> None:
-    while True:
-        with trio.move_on_after(IDLE_MAX):
-            line = await _read_line(stream, REQUEST_MAX)
-            if line is None:
-                return
-            try:
-                reply = await answer(_request_decoder.decode(line))
-            except msgspec.DecodeError as error:
-                reply = Answer(error=f"not a request: {error}")
-            except RavenError as error:
-                reply = Answer(error=str(error))
-            await stream.send_all(_encode(reply) + b"\n")
-            continue
-        return
-
-
-async def _read_line(stream: trio.SocketStream, limit: int) -> bytes | None:
-    """One line without its end; None when the other end closed or sent more than `limit` bytes.
-
-    Askers wait for the answer before they ask again, so nothing follows the line's end.
-    """
-    data = bytearray()
-    while not data.endswith(b"\n"):
-        more = await stream.receive_some(65536)
-        if not more or len(data) + len(more) > limit:
-            return None
-        data += more
-    return bytes(data[:-1])
-
-
-async def ask(path: Path, request: Request, *, timeout: float = 15.0) -> Answer:
-    """The daemon's answer; StateError names the socket and says why there is none."""
-    try:
-        with trio.fail_after(timeout):
-            async with await trio.open_unix_socket(path) as stream:
-                await stream.send_all(_encode(request) + b"\n")
-                line = await _read_line(stream, ANSWER_MAX)
-        if line is None:
-            raise StateError(f"{path}: the daemon closed the connection without an answer")
-        return _answer_decoder.decode(line)
-    except FileNotFoundError as error:
-        raise StateError(f"{path}: there is no such socket") from error
-    except ConnectionRefusedError as error:
-        raise StateError(f"{path}: nobody listens there any more") from error
-    except OSError as error:
-        raise StateError(f"{path}: {error.strerror or error}") from error
-    except trio.TooSlowError as error:
-        raise StateError(f"{path}: no answer within {timeout:.0f} s") from error
-    except trio.BrokenResourceError as error:
-        raise StateError(f"{path}: the daemon closed the connection") from error
-    except msgspec.DecodeError as error:
-        raise StateError(f"{path}: not the answer of a Raven daemon: {error}") from error

@@ -16,15 +16,8 @@ from typing import TypeVar
 
 import trio
 
-from raven.status import (
-    AgentSnapshot,
-    GatewaySnapshot,
-    NodeStatus,
-    PingRequest,
-    PingResult,
-    SnapshotRequest,
-    ask,
-)
+from raven.net.status_socket import PingRequest, SnapshotRequest, ask
+from raven.status import AgentSnapshot, GatewaySnapshot, NodeStatus, PingResult
 
 T = TypeVar("T")
 

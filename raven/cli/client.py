@@ -9,7 +9,8 @@ import click
 import trio
 
 from raven.errors import StateError
-from raven.status import AgentSnapshot, Answer, GatewaySnapshot, Request, SnapshotRequest, ask
+from raven.net.status_socket import Answer, Request, SnapshotRequest, ask
+from raven.status import AgentSnapshot, GatewaySnapshot
 
 GATEWAY_SOCKET = Path("/run/raven/gateway.sock")
 AGENT_SOCKET = Path("/run/raven/agent.sock")

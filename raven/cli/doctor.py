@@ -19,7 +19,8 @@ from raven.diagnosis import agent_host, gateway_host, packet_host
 from raven.diagnosis.finding import Finding
 from raven.diagnosis.own_state import Role, role_of
 from raven.errors import RavenError, StateError
-from raven.status import AgentSnapshot, GatewaySnapshot, SnapshotRequest, ask
+from raven.net.status_socket import SnapshotRequest, ask
+from raven.status import AgentSnapshot, GatewaySnapshot
 
 STATE_DIR = Path("/var/lib/raven")
 _INTERFACES = {"agent": "raven0", "gateway": "raven-gw"}

@@ -9,7 +9,8 @@ import msgspec
 
 from raven.cli import render
 from raven.cli.client import EXIT_DOWN, fail, query
-from raven.status import PingRequest, PingResult
+from raven.net.status_socket import PingRequest
+from raven.status import PingResult
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,19 +14,15 @@ from pathlib import Path
 
 import trio
 
+from raven.net.status_socket import Answer, PingRequest, Request, open_socket, serve_socket
 from raven.status import (
     AgentSnapshot,
-    Answer,
     GatewaySnapshot,
     Lane,
     NodeStatus,
-    PingRequest,
     PingResult,
-    Request,
     UplinkStatus,
     node_status,
-    open_socket,
-    serve_socket,
 )
 
 RAVENCTL = [sys.executable, "-c", "from raven.cli.main import main; main()"]

@@ -18,11 +18,12 @@ from raven.config import load
 from raven.control.messages import AgentHello, PacketReport
 from raven.net.daemon import Stop
 from raven.net.sdnotify import Notifier
+from raven.net.status_socket import SnapshotRequest, ask
 from raven.net.tunnel import Tunnel
 from raven.registry.gateway_state import open_gateway
 from raven.registry.interface import CertificateRecord
 from raven.registry.sqlite import SqliteRegistry
-from raven.status import PingResult, SnapshotRequest, ask
+from raven.status import PingResult
 from tests.daemons import free_port
 
 
