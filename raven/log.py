@@ -1,15 +1,20 @@
 """Where the daemons' log lines go and how they look: text on a terminal, one JSON object a line elsewhere.
 
 Every line passes the redaction below on its way out, so that a mistake at a call site does not become a
-secret on disk. The sans-IO layers never import this; they report events and their driver logs them.
+secret on disk. The newest ones stay in memory, for `ravenctl events`. The sans-IO layers never import this;
+they report events and their driver logs them.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import time
+from collections import deque
 from collections.abc import MutableMapping
-from typing import Any, Literal, TextIO
+from typing import Any, Final, Literal, TextIO
+
+from raven.status import Happening
 
 if "rich" not in sys.modules:
     # structlog imports rich where it finds it, for tracebacks nobody asked for: 3.6 MB of a small device's
@@ -41,6 +46,51 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
+class Recent:
+    """Keeps the newest lines as values; a processor that changes nothing.
+
+    Lines of single requests are left out: a busy minute of them would push out what happened.
+    """
+
+    LINES_MAX: Final = 512  # some hundred kilobytes at most; a day of a node with a bad uplink
+    VALUE_MAX: Final = 300  # characters of one value; a sentence
+    _PER_REQUEST: Final = frozenset({"audit", "dialer"})  # areas
+
+    def __init__(self) -> None:
+        self._lines: deque[Happening] = deque(maxlen=self.LINES_MAX)
+
+    def __call__(
+        self, _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        area = str(event.get("area", ""))
+        if area not in self._PER_REQUEST:
+            details = {
+                key: str(value)[: self.VALUE_MAX]
+                for key, value in event.items()
+                if key not in ("event", "area", "level", "exception") and value is not None
+            }
+            self._lines.append(
+                Happening(
+                    time=time.time(),
+                    level=str(event.get("level", "info")),
+                    area=area,
+                    what=str(event.get("event", ""))[: self.VALUE_MAX],
+                    details=details,
+                )
+            )
+        return event
+
+    def lines(self) -> list[Happening]:
+        """Oldest first."""
+        return list(self._lines)
+
+    def clear(self) -> None:
+        self._lines.clear()
+
+
+recent = Recent()  # of this process, as the log itself is
+
+
 def configure(*, level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
     """Sends the log of this process to `stream` (default: standard error); called once, by `main`."""
     out = stream if stream is not None else sys.stderr
@@ -50,6 +100,7 @@ def configure(*, level: Level = "info", format: Format = "auto", stream: TextIO 
         structlog.processors.add_log_level,
         structlog.processors.format_exc_info,
         redact,
+        recent,
     ]
     if text:
         processors += [

@@ -141,3 +141,53 @@ class PingResult(msgspec.Struct, frozen=True, kw_only=True):
     packet_rtt_ms: float | None = None
     packet_problem: str = ""
     packet_off: bool = False  # nobody wants packets there, so nothing is wrong
+
+
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a daemon's log; `ravenctl events` makes a sentence of it."""
+
+    time: float  # Unix seconds
+    level: str  # debug, info, warning, error
+    area: str  # which part of the daemon speaks
+    what: str  # what happened, in constant words
+    details: dict[str, str]
+
+
+class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream that is open now. Rates come from two of these with the same `id`."""
+
+    id: str  # of the tunnel and the stream in it, as long as it lives
+    node: str
+    target: str  # node:PORT, or HOST:PORT behind the node
+    asker: str  # who asked for it
+    request: str  # as in the audit lines
+    priority: str
+    age_s: float
+    bytes_to_target: int
+    bytes_from_target: int
+    window: int  # bytes that the reader of the busier direction lets its sender send ahead
+    queue: int  # bytes that wait in this process, both directions
+
+
+class Streams(msgspec.Struct, frozen=True, kw_only=True):
+    """All streams at one moment."""
+
+    at: float  # seconds, monotonic
+    streams: list[StreamStatus]
+
+
+class Hop(msgspec.Struct, frozen=True, kw_only=True):
+    """One station of a request, and what it took to get there from the one before."""
+
+    name: str  # gateway, node, target
+    who: str  # its identity or address
+    rtt_ms: float | None = None  # from the hop before; None: not measured, or broken
+    detail: str = ""
+    problem: str = ""  # a sentence; the request ends here
+
+
+class TraceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The way of one request, as far as it came."""
+
+    node: str
+    hops: list[Hop]

@@ -42,6 +42,23 @@ def test_level() -> None:
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["loud"]
 
 
+def test_the_newest_lines_are_kept_as_they_were_written() -> None:
+    _lines("json", "info")
+    log.recent.clear()
+    log.get("tunnels").info("node connected", node="shop-1", token="t0ps3cret", why=None)
+    log.get("audit").info("request", node="shop-1")
+    log.get("tunnels").debug("unheard")
+    (line,) = log.recent.lines()
+    assert (line.level, line.area, line.what) == ("info", "tunnels", "node connected")
+    assert line.details == {"node": "shop-1", "token": "hidden"}
+    for number in range(log.Recent.LINES_MAX):
+        log.get("tunnels").warning("turned away", why=f"{number:4}" * 1000)
+    lines = log.recent.lines()
+    assert len(lines) == log.Recent.LINES_MAX
+    assert {line.what for line in lines} == {"turned away"}
+    assert {len(line.details["why"]) for line in lines} == {log.Recent.VALUE_MAX}
+
+
 @pytest.mark.parametrize("format", ["json", "text"])
 def test_no_secret_is_written(format: log.Format) -> None:
     out = _lines(format)

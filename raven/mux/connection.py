@@ -32,7 +32,7 @@ from raven.mux.flow import WindowBudget
 from raven.mux.frames import FrameType
 from raven.mux.liveness import Liveness, Verdict
 from raven.mux.outbox import Outbox
-from raven.mux.stream import Stream
+from raven.mux.stream import Stream, StreamUsage
 from raven.mux.table import StreamTable
 
 
@@ -205,6 +205,11 @@ class Connection:
         if not stream.reset and not (stream.fin_sent and stream.fin_received):
             self._queue(frames.encode_reset(stream_id, code=code, message=message))
         self._remove(stream)
+
+    def usage(self, stream_id: StreamId) -> StreamUsage | None:
+        """What the stream carried and where its bytes wait; None once it is over."""
+        stream = self._streams.get(stream_id)
+        return stream.usage if stream is not None else None
 
     @property
     def streams_open(self) -> int:

@@ -12,6 +12,16 @@ from raven.mux.events import StreamId
 from raven.mux.flow import ReceiveBuffer, SendBuffer
 
 
+@dataclass(frozen=True, slots=True)
+class StreamUsage:
+    """How much one stream carried, and where its bytes wait; bytes."""
+
+    sent: int
+    received: int
+    window: int  # how far a sender may run ahead of its reader, the wider of both directions
+    queue: int  # taken and not sent, or received and not read
+
+
 @dataclass(slots=True)
 class Stream:
     """One stream of the table."""
@@ -37,3 +47,13 @@ class Stream:
         if self.reset:
             return not self.receive.held and (self.eof_read or not self.fin_received)
         return self.fin_sent and self.fin_received and (self.eof_read or self.closed)
+
+    @property
+    def usage(self) -> StreamUsage:
+        send, receive = self.send, self.receive
+        return StreamUsage(
+            sent=send.sent,
+            received=receive.received,
+            window=max(send.limit - send.acked, receive.window),
+            queue=send.waiting + receive.held,
+        )

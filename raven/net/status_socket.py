@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from raven.errors import RavenError, StateError
-from raven.status import AgentSnapshot, GatewaySnapshot, PingResult
+from raven.status import AgentSnapshot, GatewaySnapshot, Happening, PingResult, Streams, TraceResult
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True, tag_field="op", tag="snapshot"):
@@ -30,7 +30,23 @@ class PingRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag
     node: str
 
 
-Request = SnapshotRequest | PingRequest
+class EventsRequest(msgspec.Struct, frozen=True, tag_field="op", tag="events"):
+    """What happened lately."""
+
+
+class StreamsRequest(msgspec.Struct, frozen=True, tag_field="op", tag="streams"):
+    """The streams that are open now."""
+
+
+class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="trace"):
+    """The way of a request to `node`, or on to `port` there; `host` is a machine behind the node."""
+
+    node: str
+    port: int = 0  # 0: as far as the node
+    host: str = ""
+
+
+Request = SnapshotRequest | PingRequest | EventsRequest | StreamsRequest | TraceRequest
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +55,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str = ""
     snapshot: GatewaySnapshot | AgentSnapshot | None = None
     ping: PingResult | None = None
+    events: list[Happening] | None = None  # oldest first
+    streams: Streams | None = None
+    trace: TraceResult | None = None
 
 
 REQUEST_MAX = 4096  # bytes; a ping with the longest name has 300

@@ -120,6 +120,10 @@ class Tunnel:
     def streams_open(self) -> int:
         return self.connection.streams_open
 
+    def streams(self) -> list[TunnelStream]:
+        """The streams that are accepted and open here, and those this end has asked for."""
+        return list(self._streams.values())
+
     @property
     def going_away(self) -> bool:
         """Whether either end takes no more streams."""
@@ -139,7 +143,7 @@ class Tunnel:
             why = "is going away" if refusal is RefusalCode.GOING_AWAY else "has too many streams open"
             raise StreamRefused(refusal, f"the tunnel to {self.peer} {why}")
         stream_id = self.connection.open_stream(header, priority=priority)
-        stream = TunnelStream(self, stream_id, priority=priority)
+        stream = TunnelStream(self, stream_id, priority=priority, opening=header)
         answer = self._asked[stream_id] = _Answer()
         self._streams[stream_id] = stream
         self.flush()

@@ -13,6 +13,7 @@ from raven.errors import LocalError, RavenError, RefusedError
 from raven.mux.codes import Priority, RefusalCode, ResetCode
 from raven.mux.connection import Connection
 from raven.mux.events import StreamId
+from raven.mux.stream import StreamUsage
 from raven.net.conflict import ConflictDetector
 
 RECEIVE_DEFAULT: Final = 256 * 1024  # bytes of one receive_some unless another number is asked for
@@ -67,11 +68,21 @@ class TunnelStream(trio.abc.HalfCloseableStream):
 
     header: bytes  # what the accepting end sent with its ACCEPT (opener), or the OPEN header (acceptor)
 
+    opening: bytes  # the OPEN header, whichever end wrote it
+
     def __init__(
-        self, carrier: Carrier, stream: StreamId, *, priority: Priority, header: bytes = b""
+        self,
+        carrier: Carrier,
+        stream: StreamId,
+        *,
+        priority: Priority,
+        opening: bytes,
+        header: bytes = b"",
     ) -> None:
         self.header = header
+        self.opening = opening
         self.priority = priority
+        self.began = trio.current_time()
         self.stream = stream
         self._carrier = carrier
         self._connection = carrier.connection
@@ -177,6 +188,10 @@ class TunnelStream(trio.abc.HalfCloseableStream):
             self._connection.reset(self.stream, code, message)
             self._end()
 
+    def usage(self) -> StreamUsage | None:
+        """What it carried and where its bytes wait; None once it is over."""
+        return self._connection.usage(self.stream)
+
     # Told by the tunnel ---------------------------------------------------------------------------
 
     def readable(self) -> None:
@@ -242,7 +257,9 @@ class IncomingStream:
         if self._carrier.lost:
             raise trio.BrokenResourceError(str(self._carrier.lost)) from self._carrier.lost
         self._carrier.connection.accept(self.stream, header)
-        self.taken = TunnelStream(self._carrier, self.stream, priority=self.priority, header=self.header)
+        self.taken = TunnelStream(
+            self._carrier, self.stream, priority=self.priority, opening=self.header, header=self.header
+        )
         self._carrier.adopt(self.taken)
         self._carrier.flush()
         return self.taken

@@ -48,6 +48,8 @@ async def _answer(request: Request) -> Answer:
             raise RefusedError("unknown", "no such node")
         case PingRequest(node=node):
             return Answer(ping=PingResult(node=node, stream_rtt_ms=1.5, packet_off=True))
+        case _:
+            raise RefusedError("unknown", "a question of another daemon")
 
 
 @pytest.fixture

@@ -49,6 +49,28 @@ async def test_headers_both_ways() -> None:
         assert both.left.streams_open == both.right.streams_open == 1
 
 
+async def test_each_end_can_list_its_streams_and_what_they_carry() -> None:
+    acceptor = Acceptor()
+    async with tunnels(acceptor) as both:
+        left, right = await acceptor.pair(both, b"node:10250")
+        assert both.left.streams() == [left]
+        assert both.right.streams() == [right]
+        assert left.opening == right.opening == b"node:10250"
+        await left.send_all(b"question")
+        assert await take(right, 3) == b"que"
+        sent, received = left.usage(), right.usage()
+        assert sent is not None
+        assert received is not None
+        assert (sent.sent, sent.received, sent.queue) == (8, 0, 0)
+        assert (received.sent, received.received, received.queue) == (0, 8, 5)
+        assert sent.window == received.window == Limits().window_start
+        left.close()
+        right.close()
+        assert both.left.streams() == both.right.streams() == []
+        await trio.testing.wait_all_tasks_blocked()
+        assert left.usage() is right.usage() is None
+
+
 async def test_both_ends_may_open() -> None:
     async with trio.open_nursery() as nursery:
         both = Tunnels(*trio.testing.memory_stream_pair(), None, nursery)
