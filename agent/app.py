@@ -7,6 +7,7 @@ device pays for every module.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -27,6 +28,7 @@ from raven.errors import StateError
 from raven.net.daemon import Stop
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
+from raven.net.proxy import find_ways
 from raven.net.sdnotify import Notifier
 from raven.net.status_socket import Answer, PingRequest, Request, open_socket, serve_socket
 from raven.oam.policy import Allow
@@ -72,6 +74,7 @@ class Agent:
         self.dialer = Dialer(allow, node_address=options.node_address)
         self.renewal = Renewal(state)
         self._changed = trio.Event()
+        ways = find_ways(options.proxy, os.environ)
         self.uplinks = [
             Uplink(
                 address=address,
@@ -80,6 +83,7 @@ class Agent:
                 renewal=self.renewal,
                 accept=self.dialer.serve,
                 hello=self._hello,
+                ways=ways,
                 changed=self._uplink_changed,
             )
             for address in gateways(options, state)

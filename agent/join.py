@@ -21,7 +21,9 @@ from raven.control.messages import JoinAccepted, JoinHello, JoinRefused, JoinReq
 from raven.errors import ConfigError, PeerError, RefusedError
 from raven.keys import PrivateKey
 from raven.names import is_name
+from raven.net.dial import dial
 from raven.net.join_channel import STEP_TIMEOUT, ByteStream, JoinChannel
+from raven.net.proxy import DIRECT, Ways
 from raven.net.tls import JOIN_ALPN, handshake_problem, join_context
 from raven.pki.certificate import check_leaf_untrusted, pin_of, read_ca_untrusted
 from raven.pki.csr import Key, key_hash, key_pem, load_key, make_csr, new_key
@@ -32,7 +34,6 @@ from raven.wg.primitives import DhPrivateKey
 
 Random = Callable[[int], bytes]
 
-_CONNECT_TIMEOUT = 10.0  # seconds for TCP, over all addresses of a name
 _HANDSHAKE_TIMEOUT = 10.0  # seconds
 _CLOSE_TIMEOUT = 1.0  # seconds to take leave, which only makes the gateway's log friendlier
 
@@ -58,6 +59,7 @@ async def join(
     token: str,
     node: str,
     force: bool = False,
+    ways: Ways = DIRECT,
     now: Callable[[], float] = time.time,
     random: Random = os.urandom,
 ) -> Joined:
@@ -73,7 +75,7 @@ async def join(
     parsed = parse_token_untrusted(token.strip())
     draft = JoinDraft(directory, force=force, make_keys=lambda: _make_keys(random), now=now())
     try:
-        stream = await _dial(gateway)
+        stream = await _dial(gateway, ways)
         try:
             answer = await converse(stream, token=parsed, node=node, key=load_key(draft.key_pem), now=now)
         finally:
@@ -170,16 +172,11 @@ def _check_gateway_untrusted(
     return ca, moment
 
 
-async def _dial(gateway: Address) -> trio.SSLStream[trio.SocketStream]:
+async def _dial(gateway: Address, ways: Ways) -> trio.SSLStream[trio.SocketStream]:
     try:
-        with trio.fail_after(_CONNECT_TIMEOUT):
-            transport = await trio.open_tcp_stream(gateway.host, gateway.port)
-    except trio.TooSlowError as error:
-        raise PeerError(
-            "unreachable", f"{gateway} does not answer within {_CONNECT_TIMEOUT:.0f} s"
-        ) from error
-    except OSError as error:
-        raise PeerError("unreachable", f"{gateway} cannot be reached: {_os_reasons(error)}") from error
+        transport = await dial(*gateway, ways=ways)
+    except PeerError as error:
+        raise PeerError("unreachable", f"{gateway} cannot be reached: {error}") from error
     stream = trio.SSLStream(transport, join_context())
     try:
         await _shake_hands(stream, gateway)
@@ -200,13 +197,6 @@ async def _shake_hands(stream: trio.SSLStream[trio.SocketStream], gateway: Addre
         raise PeerError("handshake", f"{gateway}: {handshake_problem(error)}") from error
     if stream.selected_alpn_protocol() != JOIN_ALPN:
         raise PeerError("wrong-alpn", f"{gateway} speaks TLS, but not {JOIN_ALPN}; is it a Raven gateway?")
-
-
-def _os_reasons(error: OSError) -> str:
-    """What went wrong at each address that was tried; trio keeps it as the cause of its own error."""
-    cause = error.__cause__
-    causes = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause or error,)
-    return "; ".join(dict.fromkeys(getattr(each, "strerror", None) or str(each) for each in causes))
 
 
 def _make_keys(random: Random) -> tuple[bytes, PrivateKey]:

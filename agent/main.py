@@ -16,6 +16,7 @@ from agent.options import AgentOptions
 from raven import __version__, config, log
 from raven.errors import ConfigError, RavenError
 from raven.net.daemon import exit_code, supervise
+from raven.net.proxy import EXPECTED, Off, Proxy, find_ways, parse_proxy
 from raven.net.sdnotify import Notifier
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -70,6 +71,11 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     help="Where to keep the node's keys and certificate.",
 )
 @click.option("--gateway", required=True, metavar="HOST:P", help="A gateway of the cluster.")
+@click.option(
+    "--proxy",
+    metavar="URL",
+    help="HTTP proxy to dial through, or off. Without it HTTPS_PROXY counts, a better place for a password.",
+)
 @click.option("--token", required=True, metavar="T", help="The token; - reads it from standard input.")
 @click.option(
     "--node",
@@ -79,7 +85,7 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     help="Name of this node in the cluster.",
 )
 @click.option("--force", is_flag=True, help="Replace the identity that is already there.")
-def join(state_dir: Path, gateway: str, token: str, node: str, force: bool) -> None:
+def join(state_dir: Path, gateway: str, proxy: str | None, token: str, node: str, force: bool) -> None:
     """Join a cluster, once: get a certificate for this node's name.
 
     The token comes from `raven-gateway token create`. The gateway is believed only if its key is the one the
@@ -90,9 +96,12 @@ def join(state_dir: Path, gateway: str, token: str, node: str, force: bool) -> N
 
     try:
         address = _gateway_address(gateway)
+        ways = find_ways(None if proxy is None else _proxy(proxy), os.environ)
         text = sys.stdin.readline() if token == "-" else token
         joined = trio.run(
-            lambda: joining.join(state_dir, gateway=address, token=text.strip(), node=node, force=force)
+            lambda: joining.join(
+                state_dir, gateway=address, token=text.strip(), node=node, force=force, ways=ways
+            )
         )
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
         _fail(error)
@@ -104,6 +113,13 @@ def _gateway_address(text: str) -> config.Address:
         return config.parse_dial(text)
     except ValueError as error:
         raise ConfigError(f"--gateway {text}: expected HOST:PORT; {error}") from error
+
+
+def _proxy(text: str) -> Proxy | Off:
+    try:
+        return parse_proxy(text)
+    except ValueError as error:
+        raise ConfigError(f"--proxy (hidden): expected {EXPECTED}; {error}") from error
 
 
 def _fail(error: BaseException) -> None:

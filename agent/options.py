@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from raven.config import LISTEN, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
+from raven.net.proxy import EXPECTED, Off, Proxy, parse_proxy
 from raven.oam.policy import DEFAULT_ALLOW, Rule
 
 
@@ -18,6 +19,17 @@ class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
             parse=parse_dial,
         ),
     ] = ()
+    proxy: Annotated[
+        Proxy | Off | None,
+        option(
+            "HTTP proxy through which gateways are dialled, with a user and a password where it wants them; "
+            "off dials straight. Without it HTTPS_PROXY counts. NO_PROXY makes exemptions of both.",
+            metavar="URL",
+            expected=EXPECTED,
+            parse=parse_proxy,
+            secret=True,
+        ),
+    ] = None
     allow: Annotated[
         tuple[Rule, ...],
         option(

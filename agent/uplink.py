@@ -7,9 +7,7 @@ lane; neither can hold the other up.
 
 from __future__ import annotations
 
-import os
 import random
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -32,12 +30,13 @@ from raven.control.messages import (
     encode,
 )
 from raven.errors import PeerError, RavenError
+from raven.net.dial import dial
+from raven.net.proxy import DIRECT, Ways
 from raven.net.tls import Peer, check_gateway, handshake_problem
 from raven.net.tls_stream import client_handshake
 from raven.net.tunnel import IncomingStream, Tunnel, TunnelLost
 from raven.status import Lane, LaneState, UplinkStatus
 
-CONNECT_MAX = 10.0  # seconds for TCP, over all addresses of the gateway's name
 HANDSHAKE_MAX = 10.0  # seconds
 HELLO_MAX = 10.0  # seconds until the gateway has answered the hello
 BACKOFF_FIRST = 0.5  # seconds: the bound of the first wait
@@ -63,6 +62,7 @@ class Uplink:
     renewal: Renewal
     accept: Callable[[IncomingStream], Awaitable[None]]  # serves one stream the gateway opens
     hello: Callable[[], AgentHello]  # what this node says about itself now
+    ways: Ways = DIRECT
     changed: Callable[[], None] = lambda: None  # called when the lane's state has changed
     chance: Callable[[], float] = random.random
     attempts: int = 0  # failed in a row
@@ -77,6 +77,7 @@ class Uplink:
         self._doing = "not dialled yet"
         self._last_heard: float | None = None
         self._told = ""  # the problem that was logged last
+        self._proxy = str(self.ways.proxy_for(*self.address) or "")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -107,6 +108,7 @@ class Uplink:
         return UplinkStatus(
             gateway=str(self.address),
             name=self._gateway,
+            proxy=self._proxy,
             lane=Lane(
                 state=self._state,
                 evidence_age_s=None if heard is None else max(0.0, trio.current_time() - heard),
@@ -129,7 +131,7 @@ class Uplink:
         """One tunnel, from dialling to its end; a sentence about why it ended."""
         try:
             self._step("dialling")
-            transport = await self._dial()
+            transport = await dial(*self.address, ways=self.ways)
             self._step("shaking hands")
             renewals = self.renewal.renewals
             stream = await client_handshake(
@@ -153,18 +155,6 @@ class Uplink:
             return f"gateway {self.address}: {handshake_problem(alert)}" if alert else str(error)
         except RavenError as error:
             return f"gateway {self.address}: {error}"
-
-    async def _dial(self) -> trio.SocketStream:
-        host, port = self.address
-        try:
-            with trio.fail_after(CONNECT_MAX):
-                return await trio.open_tcp_stream(host, port)  # happy eyeballs, RFC 8305
-        except socket.gaierror as error:
-            raise PeerError("lookup", f"cannot look up {host}: {error.strerror}") from error
-        except OSError as error:
-            raise PeerError("connect", f"cannot connect: {_os_reasons(error)}") from error
-        except trio.TooSlowError as error:
-            raise PeerError("connect", f"no answer within {CONNECT_MAX:.0f} s") from error
 
     async def _serve(self, tunnel: Tunnel, peer: Peer, renewals: int) -> None:
         lost: TunnelLost | None = None
@@ -279,12 +269,3 @@ def _tls_cause(error: BaseException) -> ssl.SSLError | None:
     while seen is not None and not isinstance(seen, ssl.SSLError):
         seen = seen.__cause__ or seen.__context__
     return seen
-
-
-def _os_reasons(error: OSError) -> str:
-    """What went wrong at each address that was tried; trio hides them in an exception group."""
-    group = error.__cause__
-    causes = group.exceptions if isinstance(group, BaseExceptionGroup) else [error]
-    failures = [cause for cause in causes if isinstance(cause, OSError)]
-    texts = [os.strerror(cause.errno) if cause.errno else str(cause) for cause in failures]
-    return "; ".join(dict.fromkeys(texts))

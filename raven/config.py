@@ -79,13 +79,20 @@ class Option(NamedTuple):
     metavar: str
     expected: str  # completes "expected ...", in errors
     parse: Callable[[str], Any] | None  # text to value, for types that TOML does not have; raises ValueError
+    secret: bool = False  # errors do not show the value, and `parse` does not repeat it in its own
 
 
 def option(
-    help: str, *, metavar: str = "", expected: str, parse: Callable[[str], Any] | None = None, **bounds: Any
+    help: str,
+    *,
+    metavar: str = "",
+    expected: str,
+    parse: Callable[[str], Any] | None = None,
+    secret: bool = False,
+    **bounds: Any,
 ) -> msgspec.Meta:
     """The annotation of a field; `bounds` are msgspec's own constraints, such as ge and le."""
-    return msgspec.Meta(extra={"option": Option(help, metavar, expected, parse)}, **bounds)
+    return msgspec.Meta(extra={"option": Option(help, metavar, expected, parse, secret)}, **bounds)
 
 
 class Field(NamedTuple):
@@ -197,15 +204,18 @@ def load(kind: type[Kind], *, config: str | None = None, given: Mapping[str, Any
         except ValueError as error:
             problems.append(f"{shown}: {error}")
 
+    def show(key: str, text: str) -> str:
+        return "(hidden)" if known[key].option.secret else text
+
     for key, raw in (_read(config) if config is not None else {}).items():
         if key not in known:
             problems.append(f"{config}: {key}: there is no such key{_nearest(key, list(known))}")
         elif given.get(key) in (None, ()):
-            take(key, raw, f"{config}: {key} = {_shown(raw)}", strict=True)
+            take(key, raw, f"{config}: {key} = {show(key, _shown(raw))}", strict=True)
     for key, raw in given.items():
         if raw is not None and raw != ():
             shown = " ".join(raw) if isinstance(raw, tuple) else str(raw)
-            take(key, raw, f"{known[key].flag} {shown}", strict=False)
+            take(key, raw, f"{known[key].flag} {show(key, shown)}", strict=False)
     if problems:
         raise ConfigError("\n".join(problems))
     return kind(**values)

@@ -115,6 +115,7 @@ class UplinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane
     streams: int
     attempts: int  # failed in a row
+    proxy: str = ""  # HOST:PORT of the HTTP proxy on the way; "" where there is none
 
 
 class AgentSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role", tag="agent"):

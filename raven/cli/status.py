@@ -52,7 +52,7 @@ def _print_agent(of: AgentSnapshot) -> None:
         ["GATEWAY", "STREAM LANE", "STREAMS", "RECEIVED", "SENT"],
         (
             [
-                f"{uplink.name} {uplink.gateway}".strip(),
+                f"{uplink.name} {uplink.gateway}{f' via {uplink.proxy}' if uplink.proxy else ''}".strip(),
                 render.lane(uplink.lane),
                 str(uplink.streams),
                 render.size(uplink.lane.bytes_in),
