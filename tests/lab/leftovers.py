@@ -2,7 +2,7 @@
 
 So the same code ends a world in order, checks that nothing stayed, and clears up after one that crashed.
 A world is known by its prefix `rvn<4 hex>-`, or `rvk` where it is bare WireGuard devices: namespaces, links,
-files and processes all carry it.
+files, control groups and processes all carry it.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.lab import cgroups
 from tests.lab.errors import LabError
 from tests.lab.machine import NETNS
 from tests.lab.waiting import wait_until
@@ -54,18 +55,18 @@ def sockets(prefix: str) -> list[Path]:
 
 
 def processes(prefix: str) -> list[int]:
-    """Processes of the world: in one of its namespaces, or marked by their environment as descendants."""
+    """Processes of the world: in its namespaces or groups, or marked by their environment as descendants."""
     inside = {os.stat(NETNS / name).st_ino for name in namespaces(prefix)}
     mark = f"RAVEN_LAB={prefix}".encode()
-    pids = []
+    pids = set(cgroups.processes(prefix))
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
             with contextlib.suppress(OSError):  # ended meanwhile
                 if (path / "ns/net").stat().st_ino in inside or mark in (path / "environ").read_bytes().split(
                     b"\0"
                 ):
-                    pids.append(int(path.name))
-    return pids
+                    pids.add(int(path.name))
+    return sorted(pids)
 
 
 def found(prefix: str) -> list[str]:
@@ -73,6 +74,7 @@ def found(prefix: str) -> list[str]:
     lines = [f"namespace {name}" for name in namespaces(prefix)]
     lines += [f"link {name}" for name in links(prefix)]
     lines += [f"socket {path}" for path in sockets(prefix)]
+    lines += [f"control group {path}" for path in cgroups.found(prefix)]
     lines += [f"process {pid}: {_command_line(pid)}" for pid in processes(prefix)]
     directory = directory_of(prefix)
     if directory.exists():
@@ -95,6 +97,7 @@ def remove(prefix: str) -> None:
         subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)
     for path in sockets(prefix):
         path.unlink(missing_ok=True)
+    cgroups.remove(prefix)
     shutil.rmtree(directory_of(prefix), ignore_errors=True)
     if left := found(prefix):
         raise LabError("left behind: " + "; ".join(left))

@@ -87,11 +87,16 @@ class Machine:
             raise LabError(f"{self.name}: {shlex.join(command)} ended with {done.returncode}: {said}")
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *command: str, name: str = "") -> Process:
-        """Starts `command` and keeps it until the world ends."""
+    def start(self, *command: str, name: str = "", own_sys: bool = True) -> Process:
+        """Starts `command` and keeps it until the world ends.
+
+        `ip netns exec` mounts a /sys of the namespace, which hides /sys/fs/cgroup; `own_sys=False` keeps
+        the host's.
+        """
         name = name or f"{Path(command[0]).name}@{self.name}"
         log = self.directory / f"{name}.log"
-        process = Process(name, self.command(*command), log=log, env=self.env)
+        entered = ["nsenter", f"--net={NETNS / self.namespace}", "--", *command]
+        process = Process(name, self.command(*command) if own_sys else entered, log=log, env=self.env)
         self.processes.append(process)
         return process
 
