@@ -6,12 +6,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup system demo test test-hostile lint bench record clean
+.PHONY: help setup system demo test test-hostile e2e-kube lint bench record clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
 	@echo "make test [ARGS=...]      the whole suite; ARGS goes to pytest"
 	@echo "make test-hostile         a million hostile datagrams against a WireGuard device (half a minute)"
+	@echo "make e2e-kube [ARGS=...]  kubectl, API servers and kubelets, real ones (root; builds Kubernetes once: 5 minutes)"
 	@echo "make lint                 ruff, mypy --strict, import-linter"
 	@echo "make bench [ARGS=...]     speed and memory beside ssh -R and wireguard-go (root)"
 	@echo "make record               demo and benchmarks on an idle machine, kept in README, docs and bench/results"
@@ -34,6 +35,10 @@ test: setup system
 
 test-hostile: setup
 	@HOSTILE=1000000 $(BIN)/python -m pytest tests/wg/test_flood.py $(ARGS)
+
+e2e-kube: setup system
+	@.ci/kubernetes
+	@$(BIN)/python -m pytest -m kube tests/e2e_kube $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """What every test may count on: the markers mean what they say, and a run that was ended clears up.
 
 A test marked `netns` is skipped where no namespace can be made. With RAVEN_REQUIRE_NETNS=1, as `.ci/run` sets
-it, a skipped `netns` or `interop` test is a failed one: green must not mean that nobody looked.
+it, a skipped `netns` or `interop` test is a failed one: green must not mean that nobody looked. The same goes
+for `kube` and RAVEN_REQUIRE_KUBE.
 """
 
 import functools
@@ -19,7 +20,13 @@ from tests.lab.world import missing
 hypothesis.settings.register_profile("raven", deadline=None)
 hypothesis.settings.load_profile("raven")
 
-REQUIRED = os.environ.get("RAVEN_REQUIRE_NETNS", "") not in ("", "0")
+_MARKS = {"RAVEN_REQUIRE_NETNS": ("netns", "interop"), "RAVEN_REQUIRE_KUBE": ("kube",)}
+REQUIRED = {
+    mark: variable
+    for variable, marks in _MARKS.items()
+    if os.environ.get(variable, "") not in ("", "0")
+    for mark in marks
+}
 _why_not = functools.cache(missing)
 
 
@@ -47,8 +54,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    marked = any(item.get_closest_marker(name) for name in ("netns", "interop"))
-    if REQUIRED and marked and report.skipped and not hasattr(report, "wasxfail"):
+    required = [name for mark, name in REQUIRED.items() if item.get_closest_marker(mark)]
+    if required and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"skipped although RAVEN_REQUIRE_NETNS is set: {report.longrepr}"
+        report.longrepr = f"skipped although {required[0]} is set: {report.longrepr}"
     return report
