@@ -30,7 +30,17 @@ from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.proxy import find_ways
 from raven.net.sdnotify import Notifier
-from raven.net.status_socket import Answer, PingRequest, Request, open_socket, serve_socket
+from raven.net.status_socket import (
+    Answer,
+    EventsRequest,
+    PingRequest,
+    Request,
+    SnapshotRequest,
+    StreamsRequest,
+    TraceRequest,
+    open_socket,
+    serve_socket,
+)
 from raven.oam.policy import Allow
 from raven.registry.agent_state import AgentState
 
@@ -139,10 +149,20 @@ class Agent:
             self.problems.append(f"{what} ended by a fault of the agent; its log has the traceback")
 
     async def _answer(self, request: Request) -> Answer:
-        if isinstance(request, PingRequest):
-            result = await report.ping(self, request.node)
-            return Answer(error=result) if isinstance(result, str) else Answer(ping=result)
-        return Answer(snapshot=report.snapshot(self))
+        match request:
+            case PingRequest(node=node):
+                result = await report.ping(self, node)
+                return Answer(error=result) if isinstance(result, str) else Answer(ping=result)
+            case TraceRequest():
+                return Answer(
+                    error=f"this is the agent of node {self.state.node}; a trace starts at a gateway"
+                )
+            case EventsRequest():
+                return Answer(events=log.recent.lines())
+            case StreamsRequest():
+                return Answer(streams=report.streams(self))
+            case SnapshotRequest():
+                return Answer(snapshot=report.snapshot(self))
 
     def _hello(self) -> AgentHello:
         packets, reason = self.network.offer()

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from raven import log
-from raven.control.messages import OpenRequest, decode_open_untrusted
+from raven.control.messages import Opened, OpenRequest, decode_open_untrusted, encode
 from raven.errors import PeerError, RefusedError
 from raven.mux.codes import RefusalCode
 from raven.net.splice import splice
@@ -76,8 +76,9 @@ class Dialer:
         except RefusedError as error:
             await self._refuse(incoming, request, error.reason, str(error))
             return
+        opened = Opened(seconds=trio.current_time() - began)
         try:
-            stream = await incoming.accept()
+            stream = await incoming.accept(encode(opened))
         except BaseException:
             await trio.aclose_forcefully(target)
             raise

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+import trio
 
 from raven import __version__
+from raven.net.open_streams import listed
 from raven.net.probe import ProbeError
 from raven.net.tunnel import TunnelLost
-from raven.status import AgentSnapshot, PingResult, UplinkStatus, judged
+from raven.status import AgentSnapshot, PingResult, Streams, UplinkStatus, judged
 
 if TYPE_CHECKING:
     from agent.app import Agent
@@ -38,6 +40,19 @@ def snapshot(of: Agent) -> AgentSnapshot:
         allow=[str(rule) for rule in of.options.allow],
         refused=dict(of.dialer.refused),
         problems=[*of.problems, *of.renewal.problems(), *of.network.problems()],
+    )
+
+
+def streams(of: Agent) -> Streams:
+    """Every stream that is open now."""
+    return Streams(
+        at=trio.current_time(),
+        streams=[
+            stream
+            for uplink in of.uplinks
+            if uplink.tunnel is not None
+            for stream in listed(uplink.tunnel, node=of.state.node, opener=False)
+        ],
     )
 
 

@@ -121,6 +121,11 @@ class Uplink:
             attempts=self.attempts,
         )
 
+    @property
+    def tunnel(self) -> Tunnel | None:
+        """After the gateway's hello, until the tunnel's end."""
+        return self._tunnel
+
     async def ping(self) -> float:
         """Seconds of a round trip to the gateway; TunnelLost without a tunnel."""
         if self._tunnel is None:

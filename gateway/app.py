@@ -21,6 +21,7 @@ from gateway.oam_connect import HttpProxy
 from gateway.options import GatewayOptions
 from gateway.renew import is_outdated, renew
 from gateway.revocation import cut_withdrawn
+from gateway.trace import trace
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
 from raven import __version__, log
@@ -32,7 +33,17 @@ from raven.net.daemon import Stop
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
-from raven.net.status_socket import Answer, PingRequest, Request, open_socket, serve_socket
+from raven.net.status_socket import (
+    Answer,
+    EventsRequest,
+    PingRequest,
+    Request,
+    SnapshotRequest,
+    StreamsRequest,
+    TraceRequest,
+    open_socket,
+    serve_socket,
+)
 from raven.net.tls import ca_label, choose_by_ca, gateway_context
 from raven.net.tls_stream import TLSStream
 from raven.registry.gateway_state import GatewayState
@@ -204,10 +215,19 @@ class Gateway:
         )
 
     async def _answer(self, request: Request) -> Answer:
-        if isinstance(request, PingRequest):
-            result = await report.ping(self, request.node)
-            return Answer(error=result) if isinstance(result, str) else Answer(ping=result)
-        return Answer(snapshot=report.snapshot(self))
+        match request:
+            case PingRequest(node=node):
+                result = await report.ping(self, node)
+                return Answer(error=result) if isinstance(result, str) else Answer(ping=result)
+            case TraceRequest():
+                way = await trace(self, request)
+                return Answer(error=way) if isinstance(way, str) else Answer(trace=way)
+            case EventsRequest():
+                return Answer(events=log.recent.lines())
+            case StreamsRequest():
+                return Answer(streams=report.streams(self))
+            case SnapshotRequest():
+                return Answer(snapshot=report.snapshot(self))
 
     async def _remember_seen(self) -> None:
         while True:

@@ -288,9 +288,12 @@ class GatewayNetwork:
         except ProbeError as error:
             if not shown.failure and shown.answered is not None:
                 shown.news = began
+                self._log.warning("packets stopped", node=member.name, why=str(error))
             shown.failure = str(error)
             raise
         else:
+            if shown.failure or shown.answered is None:
+                self._log.info("packets pass", node=member.name)
             shown.answered, shown.rtt, shown.failure = trio.current_time(), rtt, ""
             peer = self._lane.peers.get(member.public_key)
             if peer is None or not peer.last_handshake:

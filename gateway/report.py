@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+import trio
 
 from gateway.tunnels import NodeTunnel
 from raven import __version__
+from raven.net.open_streams import listed
 from raven.net.probe import ProbeError
 from raven.net.tunnel import TunnelLost
 from raven.registry.interface import NodeRecord
-from raven.status import GatewaySnapshot, Lane, NodeStatus, PingResult, node_status
+from raven.status import GatewaySnapshot, Lane, NodeStatus, PingResult, Streams, node_status
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
@@ -86,6 +88,18 @@ def _packet_lane(of: Gateway, name: str, live: NodeTunnel | None) -> Lane:
         told = f"the agent says: {live.report.problem}"
         return msgspec.structs.replace(lane, detail=f"{lane.detail}; {told}" if lane.detail else told)
     return lane
+
+
+def streams(of: Gateway) -> Streams:
+    """Every stream that is open now."""
+    return Streams(
+        at=trio.current_time(),
+        streams=[
+            stream
+            for live in of.table.connected()
+            for stream in listed(live.tunnel, node=live.node, opener=True)
+        ],
+    )
 
 
 async def ping(of: Gateway, name: str) -> PingResult | str:

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -213,6 +214,34 @@ class Loopback:
             await daemon.notified("READY=1")
             yield daemon
 
+    async def connect(self, target: str) -> tuple[trio.SocketStream, bytes]:
+        """A stream through the gateway's proxy, and the head of its answer."""
+        stream = await trio.open_tcp_stream("127.0.0.1", int(self.oam.rpartition(":")[2]))
+        await stream.send_all(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        head = b""
+        with trio.fail_after(15):
+            while b"\r\n\r\n" not in head:
+                chunk = await stream.receive_some()
+                assert chunk, head
+                head += chunk
+        return stream, head
+
 
 def loopback(directory: Path) -> Loopback:
     return Loopback(directory, f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+
+
+@asynccontextmanager
+async def echo() -> AsyncIterator[int]:
+    """A target on this machine that gives back what it gets; its port."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            async with stream:
+                async for data in stream:
+                    await stream.send_all(data)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()

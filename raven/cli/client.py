@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn, overload
 
 import click
 import trio
 
 from raven.errors import StateError
 from raven.net.status_socket import Answer, Request, SnapshotRequest, ask
-from raven.status import AgentSnapshot, GatewaySnapshot
+from raven.status import AgentSnapshot, GatewaySnapshot, Happening, PingResult, Streams, TraceResult
 
 GATEWAY_SOCKET = Path("/run/raven/gateway.sock")
 AGENT_SOCKET = Path("/run/raven/agent.sock")
@@ -48,7 +48,22 @@ def query(socket: Path | None, request: Request) -> Answer:
 
 def snapshot(socket: Path | None) -> GatewaySnapshot | AgentSnapshot:
     """What the daemon knows now."""
-    answer = query(socket, SnapshotRequest())
-    if answer.snapshot is None:
+    return answered(query(socket, SnapshotRequest()), "snapshot")
+
+
+@overload
+def answered(answer: Answer, what: Literal["snapshot"]) -> GatewaySnapshot | AgentSnapshot: ...
+@overload
+def answered(answer: Answer, what: Literal["ping"]) -> PingResult: ...
+@overload
+def answered(answer: Answer, what: Literal["trace"]) -> TraceResult: ...
+@overload
+def answered(answer: Answer, what: Literal["streams"]) -> Streams: ...
+@overload
+def answered(answer: Answer, what: Literal["events"]) -> list[Happening]: ...
+def answered(answer: Answer, what: str) -> object:
+    """The part of the answer that was asked for; without it the command ends with the daemon's reason."""
+    part: object = getattr(answer, what)
+    if part is None:
         fail(answer.error or "the daemon answered something else; is its version another?")
-    return answer.snapshot
+    return part

@@ -87,6 +87,69 @@ def ping(socket: Path | None, node: str, count: int, interval: float, output: st
 
 
 @cli.command()
+@click.argument("target", metavar="NODE[:PORT]")
+@click.option(
+    "--host", default="", metavar="HOST", help="A machine behind the node, instead of the node itself."
+)
+@JSON
+@click.pass_obj
+def trace(socket: Path | None, target: str, host: str, output: str) -> None:
+    """Follow one request from the gateway to NODE, and on to PORT there: each hop, its time and identity.
+
+    Connects to the target as a request would, sends nothing, and leaves an audit line. Exit code 1: it would
+    not have come through.
+    """
+    from raven.cli import trace
+
+    node, colon, port = target.partition(":")
+    if not node or (colon and not (port.isdecimal() and 0 < int(port) < 65536)) or (host and not colon):
+        raise click.BadParameter(f"{target!r}: expected NODE or NODE:PORT; --host needs a port")
+    sys.exit(trace.trace(socket, node, port=int(port or 0), host=host, json=output == "json"))
+
+
+@cli.command()
+@click.option(
+    "-i",
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks; rates are over this span.",
+)
+@click.option(
+    "-c", "--count", type=click.IntRange(0), help="How often.  [default: for ever on a terminal, else 1]"
+)
+@click.option(
+    "-m", "--most", type=click.IntRange(0), default=30, show_default=True, help="Streams to show; 0 for all."
+)
+@JSON
+@click.pass_obj
+def top(socket: Path | None, interval: float, count: int | None, most: int, output: str) -> None:
+    """Show the streams that are open now, the busiest first."""
+    from raven.cli import render, top
+
+    if count is None:
+        count = 0 if render.is_terminal() and output == "table" else 1
+    sys.exit(top.top(socket, interval=interval, count=count, most=most, json=output == "json"))
+
+
+@cli.command()
+@click.option(
+    "-m", "--most", type=click.IntRange(1), default=50, show_default=True, help="How many, at most."
+)
+@JSON
+@click.pass_obj
+def events(socket: Path | None, most: int, output: str) -> None:
+    """Tell what happened lately, newest last.
+
+    The daemon remembers its newest 512 log lines, requests left out.
+    """
+    from raven.cli import events
+
+    sys.exit(events.events(socket, most=most, json=output == "json"))
+
+
+@cli.command()
 @click.option(
     "--socket",
     "own_socket",

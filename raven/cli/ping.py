@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from raven.cli import render
-from raven.cli.client import EXIT_DOWN, fail, query
+from raven.cli.client import EXIT_DOWN, answered, query
 from raven.net.status_socket import PingRequest
 from raven.status import PingResult
 
@@ -28,12 +28,9 @@ def ping(socket: Path | None, node: str, *, count: int, interval: float, json: b
     for turn in range(count):
         if turn:
             time.sleep(interval)
-        answer = query(socket, PingRequest(node=node))
-        if answer.ping is None:
-            fail(answer.error or "the daemon answered something else; is its version another?")
-        results.append(answer.ping)
+        results.append(answered(query(socket, PingRequest(node=node)), "ping"))
         if not json:
-            render.say(_line(answer.ping))
+            render.say(_line(results[-1]))
     if json:
         stream = [result.stream_rtt_ms for result in results if result.stream_rtt_ms is not None]
         packet = [result.packet_rtt_ms for result in results if result.packet_rtt_ms is not None]

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raven.spans import age
 from raven.status import Lane, LaneState
 
 _COLOURS: dict[LaneState, str] = {
@@ -58,6 +59,11 @@ def say(text: str | Text = "", *, style: str = "") -> None:
     console().print(text, markup=False, style=style)
 
 
+def raw(text: str) -> None:
+    """Writes control characters to a terminal."""
+    sys.stdout.write(text)
+
+
 def print_json(value: object) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
@@ -80,14 +86,6 @@ def is_down(of: Lane) -> bool:
 
 def milliseconds(value: float) -> str:
     return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
-
-
-def age(seconds: float) -> str:
-    """A span in its largest sensible unit: `3 s`, `12 min`, `5 h`, `9 d`."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def size(count: int) -> str:

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from raven.cli import nodes, render
 from raven.cli.client import EXIT_DOWN
+from raven.spans import age
 from raven.status import AgentSnapshot, GatewaySnapshot
 
 
@@ -72,7 +73,7 @@ def _print_agent(of: AgentSnapshot) -> None:
 def _print_title(role: str, name: str, of: GatewaySnapshot | AgentSnapshot) -> None:
     title = Text(f"{role} ")
     title.append(name, style="bold")
-    title.append(f", cluster {of.cluster}, raven {of.software}, up {render.age(of.uptime_s)}")
+    title.append(f", cluster {of.cluster}, raven {of.software}, up {age(of.uptime_s)}")
     if of.draining:
         title.append(", draining", style="yellow")
     render.say(title)

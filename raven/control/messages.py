@@ -148,7 +148,7 @@ ControlMessage = AgentHello | GatewayHello | NetworkMap | PacketReport | RenewRe
 JoinMessage = JoinHello | JoinRequest | JoinAccepted | JoinRefused
 
 
-# OPEN header --------------------------------------------------------------------------------------
+# OPEN and ACCEPT headers -------------------------------------------------------------------------
 
 
 class OpenRequest(Message, frozen=True, kw_only=True, tag="open"):
@@ -163,10 +163,17 @@ class OpenRequest(Message, frozen=True, kw_only=True, tag="open"):
     request: str
 
 
+class Opened(Message, frozen=True, kw_only=True, tag="opened"):
+    """Header of an ACCEPT frame: how long the agent took to connect to the target."""
+
+    seconds: Span
+
+
 _encoder = msgspec.json.Encoder()
 _control_decoder: msgspec.json.Decoder[ControlMessage] = msgspec.json.Decoder(ControlMessage)
 _join_decoder: msgspec.json.Decoder[JoinMessage] = msgspec.json.Decoder(JoinMessage)
 _open_decoder = msgspec.json.Decoder(OpenRequest)
+_opened_decoder = msgspec.json.Decoder(Opened)
 
 
 def encode(message: Message) -> bytes:
@@ -195,3 +202,11 @@ def decode_open_untrusted(data: bytes) -> OpenRequest:
         return _open_decoder.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise PeerError("bad-open", f"OPEN header: {error}") from error
+
+
+def decode_opened_untrusted(data: bytes) -> Opened:
+    """The ACCEPT header in `data`; PeerError "bad-opened" names the field that does not fit."""
+    try:
+        return _opened_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PeerError("bad-opened", f"ACCEPT header: {error}") from error

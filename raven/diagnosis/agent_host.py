@@ -9,6 +9,7 @@ from raven.config import Address
 from raven.diagnosis import judge, lanes, packet_host, target, way
 from raven.diagnosis.finding import Finding
 from raven.diagnosis.own_state import NEW_CERTIFICATE, OwnState, read_state
+from raven.spans import age
 from raven.status import AgentSnapshot
 
 
@@ -45,7 +46,7 @@ async def examine(
             )
         )
     if snapshot is not None:
-        up = f"process {snapshot.pid}, up {judge.span(snapshot.uptime_s)}, raven {snapshot.software}"
+        up = f"process {snapshot.pid}, up {age(snapshot.uptime_s)}, raven {snapshot.software}"
         found.append(Finding(hop="daemon", result="ok", about="raven-agent", said=up))
         found += [*lanes.tunnels(snapshot), *lanes.problems(snapshot)]
     elif state is not None:

@@ -13,6 +13,7 @@ from raven.config import Address
 from raven.diagnosis import judge, lanes, packet_host, target, way
 from raven.diagnosis.finding import Finding, Result
 from raven.diagnosis.own_state import NEW_CERTIFICATE, OwnState, read_state, registry
+from raven.spans import age
 from raven.status import GatewaySnapshot
 
 _CONNECT_MAX = 5.0  # seconds, on this very host
@@ -40,7 +41,7 @@ async def examine(
     if snapshot is None:
         found.append(lanes.no_daemon("raven-gateway", absence))
         return found
-    up = f"process {snapshot.pid}, up {judge.span(snapshot.uptime_s)}, raven {snapshot.software}"
+    up = f"process {snapshot.pid}, up {age(snapshot.uptime_s)}, raven {snapshot.software}"
     found.append(Finding(hop="daemon", result="ok", about="raven-gateway", said=up))
     found += await _listeners(snapshot)
     found += await _advertised(snapshot, state, gateways)
@@ -69,11 +70,11 @@ def _certificates(state: OwnState) -> list[Finding]:
         left = state.ca.not_valid_after_utc.timestamp() - now
         about = str(state.directory / "ca.crt")
         if left < 0:
-            said = f"the cluster's CA expired {judge.span(-left)} ago"
+            said = f"the cluster's CA expired {age(-left)} ago"
             step = "check this machine's clock; the CA's end is the end of every certificate"
             found.append(Finding(hop="certificate", result="broken", about=about, said=said, next=step))
         else:
-            said = f"the cluster's CA, good for another {judge.span(left)}"
+            said = f"the cluster's CA, good for another {age(left)}"
             result: Result = "ok" if left > _SOON else "note"
             found.append(Finding(hop="certificate", result=result, about=about, said=said))
     if state.leaf is not None:

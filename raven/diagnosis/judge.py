@@ -18,6 +18,7 @@ from raven.pki.certificate import Leaf, check_leaf_untrusted, pin_of, read_ca_un
 from raven.pki.identity import Role
 from raven.pki.renewal import BACKDATE, GRACE, is_renewable_at
 from raven.pki.token import pin_text
+from raven.spans import age
 
 SKEW_NOTED: Final = 30.0  # seconds; less is a clock that NTP will catch, or a slow handshake
 
@@ -162,7 +163,7 @@ def clock(shown: Shown, about: str) -> Finding:
         return Finding(
             hop="clock", result="ok", about=about, said=f"within {max(1, round(abs(ahead)))} s of it"
         )
-    said = f"this machine's clock is {span(abs(ahead))} {'behind' if ahead > 0 else 'ahead of'} the gateway's"
+    said = f"this machine's clock is {age(abs(ahead))} {'behind' if ahead > 0 else 'ahead of'} the gateway's"
     step = "set the clock: `timedatectl set-ntp true`, and see that an NTP server can be reached"
     # The tunnel goes by the gateway's clock, so it does not break on this; joining judges by the later one.
     if ahead < -BACKDATE:
@@ -178,7 +179,7 @@ def certificate(leaf: Leaf, *, now: float, about: str, rejoin: str) -> Finding:
         step = "set this machine's clock: `timedatectl set-ntp true`"
         return Finding(hop="certificate", result="broken", about=about, said=said, next=step)
     if now > leaf.not_after:
-        said = f"{leaf.identity} expired {span(now - leaf.not_after)} ago ({date(leaf.not_after)})"
+        said = f"{leaf.identity} expired {age(now - leaf.not_after)} ago ({date(leaf.not_after)})"
         step = rejoin
         if leaf.identity.role is Role.NODE and is_renewable_at(now, leaf.not_before, leaf.not_after):
             last = date(leaf.not_after + GRACE)
@@ -187,27 +188,19 @@ def certificate(leaf: Leaf, *, now: float, about: str, rejoin: str) -> Finding:
             )
         return Finding(hop="certificate", result="broken", about=about, said=said, next=step)
     if now > leaf.renew_at:
-        said = f"{leaf.identity} is due for renewal since {span(now - leaf.renew_at)}, it counts until "
+        said = f"{leaf.identity} is due for renewal since {age(now - leaf.renew_at)}, it counts until "
         said += f"{date(leaf.not_after)}"
         step = rejoin
         if leaf.identity.role is Role.NODE:
             step = "a running agent renews it by itself while a gateway is in reach; else its status says why"
         return Finding(hop="certificate", result="note", about=about, said=said, next=step)
-    said = f"{leaf.identity}, good for another {span(leaf.not_after - now)}"
+    said = f"{leaf.identity}, good for another {age(leaf.not_after - now)}"
     return Finding(hop="certificate", result="ok", about=about, said=said)
 
 
 def count(number: int, thing: str) -> str:
     """`1 node`, `2 nodes`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def span(seconds: float) -> str:
-    """In its largest sensible unit: `3 s`, `12 min`, `5 h`, `9 d`."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def date(moment: float) -> str:

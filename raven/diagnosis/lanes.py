@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from raven.diagnosis.finding import Finding, Hop, Result
-from raven.diagnosis.judge import span
+from raven.spans import age
 from raven.status import AgentSnapshot, GatewaySnapshot, Lane, LaneState, NodeStatus, UplinkStatus
 
 _RESULT: Final[dict[LaneState, Result]] = {
@@ -34,7 +34,7 @@ def _said(lane: Lane) -> str:
     if lane.state == "up" and lane.rtt_ms is not None:
         text += f" {lane.rtt_ms:.1f} ms"
     if lane.evidence_age_s is not None:
-        text += f", last proved {span(lane.evidence_age_s)} ago"
+        text += f", last proved {age(lane.evidence_age_s)} ago"
     elif lane.state != "off":
         text += ", never proved"
     return f"{text}: {lane.detail}" if lane.detail else text

@@ -18,11 +18,12 @@ import msgspec
 from cryptography import x509
 
 from raven.diagnosis.finding import Finding
-from raven.diagnosis.judge import count, span
+from raven.diagnosis.judge import count
 from raven.pki.certificate import Leaf, load_ca_certificate, load_leaf, pin_of
 from raven.pki.csr import UNUSABLE, key_hash, load_key
 from raven.pki.token import pin_text
 from raven.registry.agent_state import AgentFile
+from raven.spans import age
 
 Role = Literal["agent", "gateway"]
 
@@ -173,7 +174,7 @@ def registry(path: Path, *, now: float) -> Finding:
             return Finding(hop="registry", result="unknown", about=about, said=said, next=step)
         step = "restore it from a backup (docs/trust.md); without one every node has to join again"
         return Finding(hop="registry", result="broken", about=about, said=f"not sound: {error}", next=step)
-    seen = f", the last one seen {span(max(0.0, now - newest))} ago" if newest else ""
+    seen = f", the last one seen {age(max(0.0, now - newest))} ago" if newest else ""
     return Finding(
         hop="registry", result="ok", about=about, said=f"sound; {count(nodes, 'node')} joined{seen}"
     )

@@ -14,10 +14,11 @@ from typing import Final
 
 from raven.diagnosis.contact import known_path_mtu
 from raven.diagnosis.finding import Finding, Result
-from raven.diagnosis.judge import count, span
+from raven.diagnosis.judge import count
 from raven.errors import RavenError
 from raven.net.device import UAPI_DIRECTORY, NoDevice, UapiDevice
 from raven.net.sysctls import InterfaceSysctls
+from raven.spans import age
 from raven.wg.configuration import DeviceState, PeerState, UapiError
 from raven.wg.endpoint import Endpoint
 
@@ -176,10 +177,10 @@ def _age(peer: PeerState) -> float | None:
 
 
 def _handshake(peer: PeerState, severity: Result) -> Finding:
-    age, about = _age(peer), str(peer.endpoint)
-    if age is not None and age <= KEYS_EXPIRE:
-        return Finding(hop="udp", result="ok", about=about, said=f"last handshake {span(age)} ago")
-    since = "no handshake yet" if age is None else f"no handshake for {span(age)}"
+    seconds, about = _age(peer), str(peer.endpoint)
+    if seconds is not None and seconds <= KEYS_EXPIRE:
+        return Finding(hop="udp", result="ok", about=about, said=f"last handshake {age(seconds)} ago")
+    since = "no handshake yet" if seconds is None else f"no handshake for {age(seconds)}"
     said = f"{since}; sent {peer.tx_bytes} bytes, received {peer.rx_bytes}"
     step = (
         f"let UDP out to {about} and its answers in; at the gateway, open that UDP port in its cloud's"

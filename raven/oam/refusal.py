@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from raven.errors import RefusedError
+from raven.spans import age
 
 # Statuses as in RFC 9110 section 15, 431 of RFC 6585.
 STATUS: Final = {
@@ -64,12 +65,3 @@ def offline_node(node: str, since: float | None, now: float) -> Refusal:
         "offline-node",
         f"node {node} is offline since {when} ({age(now - since)} ago); check its uplink and its raven-agent",
     )
-
-
-def age(seconds: float) -> str:
-    """`seconds` in the largest unit that leaves at least one of it: 40 s, 12 min, 3 h, 5 d."""
-    whole = max(0, int(seconds))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if whole >= size:
-            return f"{whole // size} {unit}"
-    return f"{whole} s"

@@ -153,7 +153,3 @@ def test_a_certificate_through_its_life(age: float, result: str, said: str, step
     assert found.result == result
     assert said in found.said
     assert step in found.next
-
-
-def test_spans_in_their_largest_sensible_unit() -> None:
-    assert [judge.span(seconds) for seconds in (3, 150, 7200, 86400 * 9)] == ["3 s", "2 min", "2 h", "9 d"]

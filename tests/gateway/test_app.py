@@ -5,9 +5,6 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ import trio
 
 from raven.net.tls import agent_context
 from raven.registry.agent_state import open_agent
-from tests.daemons import GATEWAY, Loopback, command, free_port, loopback, running, until
+from tests.daemons import GATEWAY, Loopback, command, echo, free_port, loopback, running, until
 
 
 @pytest.fixture
@@ -25,35 +22,6 @@ def net(tmp_path: Path) -> Loopback:
 
 def _port(address: str) -> int:
     return int(address.rpartition(":")[2])
-
-
-@asynccontextmanager
-async def _echo() -> AsyncIterator[int]:
-    """A target on this machine that gives back what it gets; its port."""
-
-    async def serve(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):
-            async with stream:
-                async for data in stream:
-                    await stream.send_all(data)
-
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-
-
-async def _connect(net: Loopback, target: str) -> tuple[trio.SocketStream, bytes]:
-    """A stream through the gateway's proxy, and the head of its answer."""
-    stream = await trio.open_tcp_stream("127.0.0.1", _port(net.oam))
-    await stream.send_all(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
-    head = b""
-    with trio.fail_after(15):
-        while b"\r\n\r\n" not in head:
-            chunk = await stream.receive_some()
-            assert chunk, head
-            head += chunk
-    return stream, head
 
 
 async def _echoed(stream: trio.SocketStream, data: bytes) -> None:
@@ -68,7 +36,7 @@ async def _echoed(stream: trio.SocketStream, data: bytes) -> None:
 
 
 async def test_join_run_reach_and_stop(net: Loopback) -> None:
-    async with net.gateway() as gateway, _echo() as port:
+    async with net.gateway() as gateway, echo() as port:
         assert (await gateway.gateway_snapshot()).nodes == []
         await net.join("shop-1")
         before = await gateway.node("shop-1")
@@ -80,7 +48,7 @@ async def test_join_run_reach_and_stop(net: Loopback) -> None:
             assert "--no-packets" in node.packets.detail
             assert node.last_seen_s is not None
             assert node.last_seen_s < 35
-            stream, head = await _connect(net, f"shop-1:{port}")
+            stream, head = await net.connect(f"shop-1:{port}")
             async with stream:
                 assert head.startswith(b"HTTP/1.1 200 ")
                 await _echoed(stream, b"hello" * 1000)
@@ -138,7 +106,7 @@ async def test_an_answer_for_every_target_that_cannot_be(net: Loopback) -> None:
                 ("shop-2:9100", b"503", b"shop-2"),
                 ("shop-1:22", b"403", b"allow"),
             ):
-                stream, head = await _connect(net, target)
+                stream, head = await net.connect(target)
                 async with stream:
                     body = head + b"".join([chunk async for chunk in stream])
                 assert head.split()[1] == status, body
@@ -146,12 +114,12 @@ async def test_an_answer_for_every_target_that_cannot_be(net: Loopback) -> None:
 
 
 async def test_strangers_get_a_sentence_and_disturb_nobody(net: Loopback) -> None:
-    async with net.gateway() as gateway, _echo() as port:
+    async with net.gateway() as gateway, echo() as port:
         await net.join("shop-1")
         await net.join("shop-2")
         async with net.agent("shop-1", "--allow", f"node:{port}"):
             await gateway.connected("shop-1")
-            stream, _ = await _connect(net, f"shop-1:{port}")
+            stream, _ = await net.connect(f"shop-1:{port}")
             async with stream:
                 await _garbage(net)
                 await _half_a_handshake(net)
@@ -217,7 +185,7 @@ async def _oversized_frame(net: Loopback) -> None:
 
 async def test_a_gateway_restart_under_load_loses_nobody(net: Loopback) -> None:
     names = ["shop-1", "shop-2", "shop-3"]
-    async with _echo() as port, net.gateway("--drain-seconds", 1) as gateway:
+    async with echo() as port, net.gateway("--drain-seconds", 1) as gateway:
         for name in names:
             await net.join(name)
         async with trio.open_nursery() as nursery:
@@ -232,7 +200,7 @@ async def test_a_gateway_restart_under_load_loses_nobody(net: Loopback) -> None:
             async with net.gateway() as second:
                 for name in names:
                     await second.connected(name)
-                    stream, head = await _connect(net, f"{name}:{port}")
+                    stream, head = await net.connect(f"{name}:{port}")
                     async with stream:
                         assert head.startswith(b"HTTP/1.1 200 ")
                         await _echoed(stream, b"back again")
@@ -252,7 +220,7 @@ async def _hold_agent(net: Loopback, name: str, port: int, stop: trio.Event) -> 
 
 async def _load(net: Loopback, target: str) -> None:
     """Echoes until the gateway ends the stream."""
-    stream, _ = await _connect(net, target)
+    stream, _ = await net.connect(target)
     async with stream:
         try:
             while True:
@@ -352,11 +320,11 @@ async def test_without_any_right_to_the_network_streams_work(net: Loopback) -> N
 
 
 async def test_a_second_signal_ends_a_drain(net: Loopback) -> None:
-    async with net.gateway("--drain-seconds", 60) as gateway, _echo() as port:
+    async with net.gateway("--drain-seconds", 60) as gateway, echo() as port:
         await net.join("shop-1")
         async with net.agent("shop-1", "--allow", f"node:{port}"):
             await gateway.connected("shop-1")
-            stream, _ = await _connect(net, f"shop-1:{port}")
+            stream, _ = await net.connect(f"shop-1:{port}")
             async with stream:
                 gateway.process.terminate()
                 await gateway.notified("STOPPING=1")

@@ -1,8 +1,6 @@
 """The proxy's own answers: a status for each reason, and sentences that say what to do next."""
 
-import pytest
-
-from raven.oam.refusal import STATUS, Refusal, age, offline_node, unknown_node
+from raven.oam.refusal import STATUS, Refusal, offline_node, unknown_node
 
 
 def test_every_reason_is_a_header_value_and_an_error_status() -> None:
@@ -25,10 +23,3 @@ def test_an_offline_node_has_a_time_and_an_age() -> None:
     assert refusal.status == 503
     assert "node edge1 is offline since 2023-11-14T22:13:20Z (41 s ago)" in str(refusal)
     assert "never connected" in str(offline_node("edge1", None, 0.0))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (7199, "1 h"), (90000, "1 d")]
-)
-def test_age(seconds: float, text: str) -> None:
-    assert age(seconds) == text

@@ -1,0 +1,113 @@
+"""The way of one request, hop by hop, for `ravenctl trace`: a real stream to the target, opened and closed.
+
+Each hop is timed by itself: the tunnel by a ping of its own, the target by the agent that connected to it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from gateway.oam_connect import OPEN_TIMEOUT
+from raven.control.messages import OpenRequest, decode_opened_untrusted, encode
+from raven.errors import PeerError
+from raven.mux.codes import Priority
+from raven.net.status_socket import TraceRequest
+from raven.net.tunnel import StreamRefused, TunnelLost
+from raven.oam.audit import AuditLine
+from raven.spans import age
+from raven.status import Hop, TraceResult
+
+if TYPE_CHECKING:
+    from gateway.app import Gateway
+    from gateway.tunnels import NodeTunnel
+
+ASKER: Final = "ravenctl trace"
+PING_MAX: Final = 10.0  # seconds; a satellite and a queue take two
+
+
+async def trace(of: Gateway, request: TraceRequest) -> TraceResult | str:
+    """The hops as far as the request comes, or a sentence when there is no such node."""
+    record = of.registry.node(request.node)
+    if record is None:
+        return f"no node named {request.node} has joined this gateway; `ravenctl nodes` lists those that did"
+    oam = of.listening.get("O&M", "")
+    hops = [
+        Hop(
+            name="gateway",
+            who=f"raven://{of.state.cluster}/gateway/{of.state.name}",
+            detail=f"takes requests at {oam}" if oam else "takes no requests: it has no O&M entry",
+        )
+    ]
+    live = of.table.live(request.node)
+    hops.append(await _node(of, request.node, live, record.last_seen))
+    if live is not None and request.port and not hops[-1].problem:
+        hops.append(await _target(of, live, request))
+    return TraceResult(node=request.node, hops=hops)
+
+
+async def _node(of: Gateway, node: str, live: NodeTunnel | None, last_seen: float | None) -> Hop:
+    who = f"raven://{of.state.cluster}/node/{node}"
+    if live is None:
+        since = (
+            "it never connected" if last_seen is None else f"last heard {age(time.time() - last_seen)} ago"
+        )
+        return Hop(name="node", who=who, problem=f"it has no tunnel; {since}")
+    detail = f"from {live.address}, raven {live.software}, certificate for {age(live.expires - time.time())}"
+    try:
+        with trio.fail_after(PING_MAX):
+            rtt = await live.tunnel.ping()
+    except TunnelLost as error:
+        return Hop(name="node", who=who, detail=detail, problem=str(error))
+    except trio.TooSlowError:
+        return Hop(name="node", who=who, detail=detail, problem=f"no answer within {PING_MAX:.0f} s")
+    return Hop(name="node", who=who, rtt_ms=1e3 * rtt, detail=detail)
+
+
+async def _target(of: Gateway, live: NodeTunnel, request: TraceRequest) -> Hop:
+    """Connects to the target as a request would, audited like one, and sends nothing."""
+    host = f"[{request.host}]" if ":" in request.host else request.host or request.node
+    who, identifier, began = f"{host}:{request.port}", secrets.token_hex(6), trio.current_time()
+    opening = OpenRequest(host=request.host, port=request.port, asker=ASKER, request=identifier)
+    verdict, problem, seconds = "allowed", "", None
+    try:
+        with trio.fail_after(OPEN_TIMEOUT):
+            stream = await live.tunnel.open_stream(encode(opening), priority=Priority.INTERACTIVE)
+        stream.close()
+        seconds = decode_opened_untrusted(stream.header).seconds
+    except StreamRefused as error:
+        verdict, problem = error.reason, error.message
+    except TunnelLost as error:
+        verdict, problem = error.reason, str(error)
+    except PeerError:
+        pass  # an agent of a version that does not say how long it took
+    except trio.TooSlowError:
+        verdict, problem = "dial-timeout", f"the node did not connect to it within {OPEN_TIMEOUT:.0f} s"
+    of.audit.record(
+        AuditLine(
+            id=identifier,
+            time=time.time(),
+            asker=ASKER,
+            method="TRACE",
+            node=request.node,
+            host=request.host,
+            port=request.port,
+            verdict=verdict,
+            status=0,
+            bytes_to_target=0,
+            bytes_from_target=0,
+            duration=trio.current_time() - began,
+            detail=problem,
+        )
+    )
+    if problem:
+        return Hop(name="target", who=who, problem=problem)
+    return Hop(
+        name="target",
+        who=who,
+        rtt_ms=None if seconds is None else 1e3 * seconds,
+        detail="the agent's owner allows it, and it took the connection",
+    )
