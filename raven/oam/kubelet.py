@@ -85,9 +85,10 @@ def kubelet_request_untrusted(target: str) -> KubeletRequest:
     if verb not in _OF_CONTAINERS:
         return KubeletRequest(verb)
     # /VERB/NAMESPACE/POD[/UID]/CONTAINER, and port forwarding without a container
-    names = parts[1:]
-    container = names[-1] if verb is not Verb.PORT_FORWARD and len(names) >= 3 else ""
-    return KubeletRequest(verb, *names[:2], container=container) if len(names) >= 2 else KubeletRequest(verb)
+    if len(parts) < 3:
+        return KubeletRequest(verb)
+    container = parts[-1] if verb is not Verb.PORT_FORWARD and len(parts) > 3 else ""
+    return KubeletRequest(verb, parts[1], parts[2], container)
 
 
 def _plain(part: str) -> str:
