@@ -42,6 +42,7 @@ from raven.net.status_socket import (
     serve_socket,
 )
 from raven.oam.policy import Allow
+from raven.oam.target import known_address_untrusted
 from raven.registry.agent_state import AgentState
 
 
@@ -173,6 +174,7 @@ class Agent:
             packets=packets,
             no_packets_reason=reason,
             allow=[str(rule) for rule in self.options.allow],
+            address=known_address_untrusted(self.options.node_address),
         )
 
     def _uplink_changed(self) -> None:

@@ -43,8 +43,8 @@ class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
     node_address: Annotated[
         str,
         option(
-            "This machine's own address: streams to the node itself try it after loopback, and the rule "
-            "node:PORT covers it.",
+            "This machine's own address, its InternalIP in Kubernetes: streams to the node try it after "
+            "loopback, the rule node:PORT covers it, and the gateway finds the node by it.",
             metavar="ADDRESS",
             expected="an IPv4 or IPv6 address",
             parse=lambda text: str(ip_address(text)),

@@ -80,7 +80,7 @@ class Gateway:
         self.draining = False
         self.listening: dict[str, str] = {}  # what: address
         self.problems: list[str] = []
-        self.table = TunnelTable(self._last_seen)
+        self.table = TunnelTable(self._last_seen, registry.nodes_at)
         self.audit = RegistryAudit(registry)
         self.network = GatewayNetwork(
             name=state.name,

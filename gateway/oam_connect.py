@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -42,7 +42,7 @@ from raven.oam.audit import Audit, AuditLine
 from raven.oam.exchange import Exchange
 from raven.oam.heads import HeadBuffer, RequestHead
 from raven.oam.refusal import Refusal, offline_node, unknown_node
-from raven.oam.target import Target, find_route
+from raven.oam.target import Route, Target, at_address, find_route
 
 OPEN_TIMEOUT: Final = 15.0  # seconds; longer than the agent gives itself, so that its sentence comes first
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -192,6 +192,7 @@ class HttpProxy:
             keep = request.persistent and request.body == 0 and not self.draining
             await send_page(stream, request, page, keep_alive=keep)
             return _Then.NEXT if keep else _Then.LINGER
+        route = self._located(route)
         record.target = route.target
         if self.draining:
             raise Refusal("draining", "this gateway is shutting down; ask another one, or again in a moment")
@@ -259,6 +260,12 @@ class HttpProxy:
         record.detail = result.aborted
         if result.aborted:
             self.broken["aborted"] += 1
+
+    def _located(self, route: Route) -> Route:
+        """The route, by the node's name where it was asked for by its address."""
+        if self._is_node(route.target.node):
+            return route
+        return replace(route, target=at_address(route.target, self._tunnels.nodes_at))
 
     def _is_node(self, name: str) -> bool:
         return self._lookup(name) is not None

@@ -38,6 +38,7 @@ from raven.mux.connection import Connection
 from raven.net.tls import JOIN_ALPN, Peer, alpn, check_node
 from raven.net.tls_stream import TLSStream, server_handshake
 from raven.net.tunnel import Tunnel, TunnelLost
+from raven.oam.target import known_address_untrusted
 from raven.registry.interface import CertificateRecord, Registry
 
 STRANGERS_MAX = 256  # connections that have not said who they are; each holds some 100 KB of TLS buffers
@@ -248,6 +249,7 @@ class TunnelServer:
                         pod_cidrs=offer.pod_cidrs if offer else [],
                         software=message.software,
                         now=time.time(),
+                        address=known_address_untrusted(message.address),
                     )
                 )
             case PacketReport():

@@ -53,6 +53,10 @@ class Tunnels(Protocol):
         """The node's tunnel, or since when it has none; None for a name that never joined."""
         ...
 
+    def nodes_at(self, address: str) -> Sequence[str]:
+        """The names of the nodes with this address of their own, connected or not."""
+        ...
+
     def connected(self) -> Sequence[AgentTunnel]:
         """Every connected node, in the order of names."""
         ...
@@ -97,11 +101,17 @@ class TunnelTable:
     """The `Tunnels` of a gateway.
 
     `last_seen` answers for nodes without a tunnel: the wall clock when they were last heard, None when they
-    never were; it raises KeyError for a name that never joined.
+    never were; it raises KeyError for a name that never joined. `nodes_at` answers for all that ever joined:
+    a request for an address of two nodes must not reach one of them because the other is away.
     """
 
-    def __init__(self, last_seen: Callable[[str], float | None]) -> None:
+    def __init__(
+        self,
+        last_seen: Callable[[str], float | None],
+        nodes_at: Callable[[str], Sequence[str]] = lambda address: (),
+    ) -> None:
         self._last_seen = last_seen
+        self._nodes_at = nodes_at
         self._live: dict[str, NodeTunnel] = {}
 
     def lookup(self, name: str) -> NodeTunnel | Offline | None:
@@ -111,6 +121,9 @@ class TunnelTable:
             return Offline(self._last_seen(name))
         except KeyError:
             return None
+
+    def nodes_at(self, address: str) -> Sequence[str]:
+        return self._nodes_at(address)
 
     def live(self, name: str) -> NodeTunnel | None:
         return self._live.get(name)

@@ -82,6 +82,8 @@ class AgentHello(Message, frozen=True, kw_only=True, tag="agent-hello"):
     packets: PacketOffer | None
     no_packets_reason: Sentence = ""  # when `packets` is None
     allow: Sentences = []  # the agent's allow list, for display only
+    # Its own address, by which a request may name it; "" where it has none to tell.
+    address: Annotated[str, msgspec.Meta(max_length=45)] = ""
 
 
 class GatewayHello(Message, frozen=True, kw_only=True, tag="gateway-hello"):

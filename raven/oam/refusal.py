@@ -23,6 +23,7 @@ STATUS: Final = {
     "registry": 500,
     "unknown-coding": 501,  # a transfer coding other than chunked
     "unknown-node": 502,
+    "ambiguous-node": 502,  # several nodes have the address that was asked for
     "unreachable": 502,  # the agent could not connect
     "tunnel-lost": 502,
     "agent-error": 502,  # the agent could not say more

@@ -5,9 +5,10 @@ the authority `HOST.via.NODE:PORT` names. Nothing here knows who is connected; t
 nodes.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote
 
@@ -84,6 +85,36 @@ def find_route(
         name = target.host or target.node  # what stood before .via.
         authority = f"{name}:{port}" if ":" in authority else name
     return Route(target, path + (question + query if query else ""), authority)
+
+
+def at_address(target: Target, nodes_at: Callable[[str], Sequence[str]]) -> Target:
+    """The target, by the name of its node where it was asked for by the node's address.
+
+    kube-apiserver's egress selector dials what a Node says of itself, mostly its InternalIP. `nodes_at` tells
+    which nodes have an address; Refusal "ambiguous-node" when there are two, for one of them would be wrong.
+    """
+    address = known_address_untrusted(target.node)
+    names = nodes_at(address) if address else ()
+    if len(names) > 1:
+        raise Refusal(
+            "ambiguous-node",
+            f"{len(names)} nodes have the address {address}, so it does not say which one; ask by the node's "
+            "name (kube-apiserver: --kubelet-preferred-address-types=Hostname)",
+        )
+    return replace(target, node=names[0]) if names else target
+
+
+def known_address_untrusted(text: str) -> str:
+    """`text` as the one spelling of an address that can stand for a node; "" for anything else.
+
+    Loopback and the like mean another machine to everybody, so they stand for none.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    useless = address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local
+    return "" if useless else str(address)
 
 
 def _parse_authority(authority: str, default_port: int | None) -> tuple[str, int]:

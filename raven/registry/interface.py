@@ -24,6 +24,7 @@ class NodeRecord:
     pod_cidrs: tuple[str, ...]
     software: str  # "" until its first AgentHello
     certificate_serial: str  # of the newest; spelled as in `raven.net.tls.Peer.serial`
+    address: str = ""  # its own, as last told; "" for none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +94,21 @@ class Registry(Protocol):
 
     def node(self, name: str) -> NodeRecord | None: ...
 
+    def nodes_at(self, address: str) -> list[str]:
+        """The nodes whose own address is `address`, connected or not, by name."""
+        ...
+
     def record_hello(
-        self, name: str, *, public_key: PublicKey | None, pod_cidrs: Sequence[str], software: str, now: float
+        self,
+        name: str,
+        *,
+        public_key: PublicKey | None,
+        pod_cidrs: Sequence[str],
+        software: str,
+        now: float,
+        address: str = "",
     ) -> None:
-        """Called when a node's AgentHello arrived; keeps the last offered key and pod networks. Counts as
-        seen.
-        """
+        """Called when a node's AgentHello arrived; keeps what it last offered and told. Counts as seen."""
         ...
 
     def record_seen(self, seen: Mapping[str, float]) -> None:

@@ -72,4 +72,8 @@ STEPS = (
     CREATE TABLE audit_anchor (id INTEGER NOT NULL, hash BLOB NOT NULL CHECK (length(hash) = 32)) STRICT;
     INSERT INTO audit_anchor (id, hash) SELECT coalesce(max(id), 0), zeroblob(32) FROM audit;
     """,
+    """
+    ALTER TABLE nodes ADD COLUMN address TEXT NOT NULL DEFAULT '';
+    CREATE INDEX nodes_at_address ON nodes (address) WHERE address <> '';
+    """,
 )

@@ -43,14 +43,25 @@ class SqliteRegistry:
         rows = self._database.read("SELECT * FROM nodes WHERE name = ?", (name,))
         return _node(rows[0]) if rows else None
 
+    def nodes_at(self, address: str) -> list[str]:
+        rows = self._database.read("SELECT name FROM nodes WHERE address = ? ORDER BY name", (address,))
+        return [row["name"] for row in rows]
+
     def record_hello(
-        self, name: str, *, public_key: PublicKey | None, pod_cidrs: Sequence[str], software: str, now: float
+        self,
+        name: str,
+        *,
+        public_key: PublicKey | None,
+        pod_cidrs: Sequence[str],
+        software: str,
+        now: float,
+        address: str = "",
     ) -> None:
         key = None if public_key is None else bytes(public_key)
         with self._database.transaction(durable=False) as connection:
             connection.execute(
-                "UPDATE nodes SET public_key = ?, pod_cidrs = ?, software = ? WHERE name = ?",
-                (key, " ".join(pod_cidrs), software, name),
+                "UPDATE nodes SET public_key = ?, pod_cidrs = ?, software = ?, address = ? WHERE name = ?",
+                (key, " ".join(pod_cidrs), software, address, name),
             )
             connection.execute(_SEEN, (now, name))
 
@@ -289,6 +300,7 @@ def _node(row: Any) -> NodeRecord:
         pod_cidrs=tuple(row["pod_cidrs"].split()),
         software=row["software"],
         certificate_serial=row["certificate_serial"],
+        address=row["address"],
     )
 
 

@@ -45,6 +45,7 @@ class Site:
         self.audit: list[AuditLine] = []
         self.nodes: dict[str, Node] = {}
         self.offline: dict[str, Offline] = {}
+        self.addresses: dict[str, list[str]] = {}  # names of the nodes at an address
         self.proxy = HttpProxy(tunnels=self, audit=self, wall=lambda: NOW)
         self.port = 0  # of the proxy
         self._audited = trio.Event()
@@ -56,6 +57,9 @@ class Site:
     # What the proxy needs
     def lookup(self, name: str) -> Node | Offline | None:
         return self.nodes.get(name) or self.offline.get(name)
+
+    def nodes_at(self, address: str) -> Sequence[str]:
+        return self.addresses.get(address, [])
 
     def connected(self) -> Sequence[Node]:
         return list(self.nodes.values())

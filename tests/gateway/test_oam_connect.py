@@ -47,6 +47,19 @@ OK = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 # CONNECT ------------------------------------------------------------------------------------------
 
 
+async def test_a_node_is_reached_by_its_address_unless_two_have_it() -> None:
+    async with site() as s, target(OK) as port:
+        s.addresses["10.0.0.7"] = ["edge1"]
+        answer = await s.ask(get(f"http://10.0.0.7:{port}/", b"Connection: close"))
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        (line,) = await s.lines(1)
+        assert (line.node, line.host, line.port) == ("edge1", "", port)
+        s.addresses["10.0.0.7"].append("edge2")
+        answer = await s.ask(b"CONNECT 10.0.0.7:10250 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert b"Raven-Error: ambiguous-node" in answer
+
+
 async def test_connect_joins_both_ends_and_passes_half_closes() -> None:
     async def serve(stream: trio.SocketStream) -> None:
         heard = await read_all(stream)  # until the asker's EOF

@@ -33,6 +33,10 @@ def test_lookup(table: TunnelTable) -> None:
     assert table.lookup("seen") == Offline(1000.0)
 
 
+def test_the_nodes_at_an_address_are_those_of_the_registry() -> None:
+    assert TunnelTable(lambda name: None, {"10.0.0.7": ["seen"]}.__getitem__).nodes_at("10.0.0.7") == ["seen"]
+
+
 def test_connected_is_in_the_order_of_names(table: TunnelTable) -> None:
     for name in ("b", "c", "a"):
         table.add(_live(name))

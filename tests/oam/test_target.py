@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raven.oam.refusal import Refusal
-from raven.oam.target import Route, Target, find_route
+from raven.oam.target import Route, Target, at_address, find_route, known_address_untrusted
 
 NODES = {"edge1", "edge2", "shop.north", "odd.via.name"}
 
@@ -143,3 +143,36 @@ def test_any_target_is_a_route_a_page_or_a_refusal(method: str, target: str, hea
 def test_a_target_reads_as_people_say_it() -> None:
     assert str(Target("edge1", "", 80)) == "edge1:80"
     assert str(Target("edge1", "fd00::1", 80)) == "[fd00::1]:80 behind edge1"
+
+
+AT = {"10.0.0.7": ["edge1"], "192.168.1.10": ["edge1", "edge2"], "fd00::7": ["edge2"]}
+
+
+@pytest.mark.parametrize(
+    ("address", "node"),
+    [
+        ("10.0.0.7", "edge1"),
+        ("fd00::7", "edge2"),
+        ("fd00:0:0::7", "edge2"),
+        ("10.0.0.8", "10.0.0.8"),  # nobody's: the gateway says 502
+        ("127.0.0.1", "127.0.0.1"),
+        ("edge1", "edge1"),
+        ("010.0.0.7", "010.0.0.7"),
+    ],
+)
+def test_a_node_is_found_by_an_address_of_its_own(address: str, node: str) -> None:
+    found = at_address(Target(address, "", 10250), lambda text: AT.get(text, []))
+    assert found == Target(node, "", 10250)
+
+
+def test_an_address_of_two_nodes_is_refused_with_the_way_out() -> None:
+    with pytest.raises(Refusal, match="kubelet-preferred-address-types=Hostname") as refused:
+        at_address(Target("192.168.1.10", "", 10250), lambda text: AT.get(text, []))
+    assert refused.value.reason == "ambiguous-node"
+    assert "edge" not in str(refused.value), "which nodes there are is not for everybody to learn"
+
+
+def test_addresses_that_mean_another_machine_to_everybody_name_no_node() -> None:
+    for text in ("127.0.0.1", "::1", "0.0.0.0", "::", "169.254.1.1", "fe80::1", "224.0.0.1", "edge1", ""):
+        assert known_address_untrusted(text) == ""
+    assert known_address_untrusted("FD00:0::7") == "fd00::7"

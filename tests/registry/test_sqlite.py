@@ -340,6 +340,20 @@ def test_what_a_node_said_last_is_remembered(registry: SqliteRegistry) -> None:
     assert registry.node("nobody") is None
 
 
+def test_nodes_are_found_by_their_address_even_two(registry: SqliteRegistry) -> None:
+    registry.add_token(token(reusable=True))
+    for number, (name, address) in enumerate([("b", "10.0.0.7"), ("a", "10.0.0.7"), ("c", "")]):
+        enrol(registry, name, f"0{number}")
+        registry.record_hello(name, public_key=None, pod_cidrs=[], software="", now=NOW, address=address)
+    assert registry.nodes_at("10.0.0.7") == ["a", "b"]
+    assert registry.nodes_at("10.0.0.8") == []
+    registry.record_hello("a", public_key=None, pod_cidrs=[], software="", now=NOW, address="10.0.0.8")
+    assert registry.nodes_at("10.0.0.7") == ["b"]
+    node = registry.node("a")
+    assert node is not None
+    assert node.address == "10.0.0.8"
+
+
 def test_tokens_are_listed_removed_and_in_the_end_forgotten(registry: SqliteRegistry) -> None:
     registry.add_token(token("a", node="shop-1", reusable=True))
     assert registry.tokens() == [token("a", node="shop-1", reusable=True)]
