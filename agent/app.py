@@ -17,10 +17,11 @@ import trio
 
 from agent import report
 from agent.dialer import Dialer
+from agent.gateways import Gateways
 from agent.network import AgentNetwork
 from agent.options import AgentOptions
 from agent.renewal import Renewal
-from agent.uplink import Uplink
+from agent.uplink import Claims, Uplink
 from raven import __version__, log
 from raven.config import Address, parse_dial
 from raven.control.messages import VERSION, AgentHello
@@ -46,20 +47,14 @@ from raven.oam.target import known_address_untrusted
 from raven.registry.agent_state import AgentState
 
 
-def gateways(options: AgentOptions, state: AgentState) -> list[Address]:
-    """The addresses to dial, each once: those configured, or else those learned when joining."""
+def joined_gateways(state: AgentState) -> list[Address]:
+    """The addresses learned when joining, each once."""
     try:
-        learned = map(parse_dial, state.gateways)
-        found = list(dict.fromkeys(options.gateway or learned))
+        return list(dict.fromkeys(map(parse_dial, state.gateways)))
     except ValueError as error:
         raise StateError(
             f"{state.directory / 'agent.json'}: a gateway's address is wrong: {error}"
         ) from error
-    if not found:
-        raise StateError(
-            f"{state.directory / 'agent.json'}: names no gateway; give one with --gateway HOST:P"
-        )
-    return found
 
 
 class Agent:
@@ -85,21 +80,39 @@ class Agent:
         self.dialer = Dialer(allow, node_address=options.node_address)
         self.renewal = Renewal(state)
         self._changed = trio.Event()
-        ways = find_ways(options.proxy, os.environ)
-        self.uplinks = [
-            Uplink(
-                address=address,
-                cluster=state.cluster,
-                network=self.network,
-                renewal=self.renewal,
-                accept=self.dialer.serve,
-                hello=self._hello,
-                ways=ways,
-                changed=self._uplink_changed,
+        self._ways = find_ways(options.proxy, os.environ)
+        self._claims = Claims()
+        self.gateways = Gateways(
+            options.gateway,
+            joined=() if options.gateway else joined_gateways(state),
+            cluster=state.cluster,
+            state_dir=options.state_dir,
+            make=self._uplink,
+            drain_seconds=options.drain_seconds,
+        )
+        if not self.gateways.uplinks:
+            raise StateError(
+                f"{state.directory / 'agent.json'}: names no gateway; give one with --gateway HOST:P"
             )
-            for address in gateways(options, state)
-        ]
         self._log = log.get("agent")
+
+    @property
+    def uplinks(self) -> list[Uplink]:
+        return self.gateways.uplinks
+
+    def _uplink(self, address: Address) -> Uplink:
+        return Uplink(
+            address=address,
+            cluster=self.state.cluster,
+            network=self.network,
+            renewal=self.renewal,
+            accept=self.dialer.serve,
+            hello=self._hello,
+            ways=self._ways,
+            learn=lambda told: self.gateways.learn(told),
+            claims=self._claims,
+            changed=self._uplink_changed,
+        )
 
     async def serve(self, stop: Stop, notifier: Notifier) -> None:
         """Until `stop`, and then for as long as the drain takes."""
@@ -112,8 +125,7 @@ class Agent:
                 host, port = address_of(metrics)
                 self._log.info("metrics", address=str(Address(host, port)))
                 nursery.start_soon(self._serve_metrics, metrics)
-            for uplink in self.uplinks:
-                nursery.start_soon(uplink.run)
+            nursery.start_soon(self.gateways.run)
             nursery.start_soon(self._guarded, "the packet lane", self.network.run)
             nursery.start_soon(self._tell_systemd, notifier)
             self._log.info("ready", node=self.state.node, status=str(options.socket), version=__version__)
@@ -127,9 +139,7 @@ class Agent:
         """Every gateway is told; each tunnel lasts until its streams are done, at most drain_seconds."""
         self._log.info("draining", seconds=self.options.drain_seconds)
         with trio.move_on_after(self.options.drain_seconds):
-            async with trio.open_nursery() as nursery:
-                for uplink in self.uplinks:
-                    nursery.start_soon(uplink.drain)
+            await self.gateways.drain()
 
     async def _serve_metrics(self, listeners: list[trio.SocketListener]) -> None:
         from raven import metrics

@@ -13,7 +13,7 @@ class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
     gateway: Annotated[
         tuple[Address, ...],
         option(
-            "A gateway to keep a tunnel to, instead of those learned when joining.",
+            "A gateway to keep a tunnel to, beside those that the gateways tell of.",
             metavar="HOST:P",
             expected="addresses to dial, as in gateway.example.com:443",
             parse=parse_dial,

@@ -22,6 +22,7 @@ from raven.control.messages import (
     VERSION,
     AgentHello,
     GatewayHello,
+    GatewayList,
     NetworkMap,
     PacketReport,
     Renewed,
@@ -41,15 +42,43 @@ HANDSHAKE_MAX = 10.0  # seconds
 HELLO_MAX = 10.0  # seconds until the gateway has answered the hello
 BACKOFF_FIRST = 0.5  # seconds: the bound of the first wait
 BACKOFF_MAX = 30.0  # seconds: the bound of every wait after some attempts
+STAND_BY_MAX = 600.0  # seconds: the same, where the gateway has a tunnel by another address
 SETTLED = 30.0  # seconds a tunnel must have lived for the next wait to be short again
 
 
-def backoff(attempts: int, chance: float) -> float:
+def backoff(attempts: int, chance: float, *, most: float = BACKOFF_MAX) -> float:
     """Seconds to wait after so many failures in a row; `chance` is uniform in [0, 1).
 
     Full jitter: after a gateway's restart its agents come back spread evenly, not in waves.
     """
-    return chance * min(BACKOFF_MAX, BACKOFF_FIRST * 2.0 ** min(attempts, 16))
+    return chance * min(most, BACKOFF_FIRST * 2.0 ** min(attempts, 16))
+
+
+class Elsewhere(PeerError):
+    """The gateway at this address has a tunnel by another one."""
+
+
+class Claims:
+    """Which uplink leads to which gateway, by the name in its certificate: one each."""
+
+    def __init__(self) -> None:
+        self.given_up = trio.Event()  # the next time any is
+        self._held: dict[str, Uplink] = {}
+
+    def check(self, name: str, uplink: Uplink) -> None:
+        """Elsewhere when another uplink leads there."""
+        if (holder := self._held.get(name, uplink)) is not uplink:
+            raise Elsewhere("elsewhere", f"gateway {name} is reached at {holder.address} already")
+
+    def take(self, name: str, uplink: Uplink) -> None:
+        """As `check`; from now on this uplink leads there."""
+        self.check(name, uplink)
+        self._held[name] = uplink
+
+    def give_up(self, uplink: Uplink) -> None:
+        self._held = {name: holder for name, holder in self._held.items() if holder is not uplink}
+        self.given_up.set()
+        self.given_up = trio.Event()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -63,6 +92,9 @@ class Uplink:
     accept: Callable[[IncomingStream], Awaitable[None]]  # serves one stream the gateway opens
     hello: Callable[[], AgentHello]  # what this node says about itself now
     ways: Ways = DIRECT
+    learn: Callable[[GatewayList], None] = lambda told: None  # takes what gateways there are
+    claims: Claims = field(default_factory=Claims)  # shared by the uplinks of an agent
+    expected: str = ""  # the gateway's name, as the list has it; "" where that is not known
     changed: Callable[[], None] = lambda: None  # called when the lane's state has changed
     chance: Callable[[], float] = random.random
     attempts: int = 0  # failed in a row
@@ -85,6 +117,9 @@ class Uplink:
             began = trio.current_time()
             try:
                 problem = await self._attempt()
+            except Elsewhere as error:
+                await self._stand_by(str(error))
+                continue
             except Exception:
                 # A bug met by one tunnel must not take the other tunnels and the packet lane with it.
                 self._log.exception("tunnel ended by a fault of the agent", gateway=str(self.address))
@@ -97,10 +132,17 @@ class Uplink:
             self._tell(problem)
             await trio.sleep(wait)
 
-    async def drain(self) -> None:
+    async def _stand_by(self, why: str) -> None:
+        """Looks again when a tunnel of this agent ends, or now and then: the address may lead elsewhere."""
+        self._now("off", why)
+        with trio.move_on_after(backoff(self.attempts, self.chance(), most=STAND_BY_MAX)):
+            await self.claims.given_up.wait()
+        self.attempts += 1
+
+    async def drain(self, why: str) -> None:
         """Tells the gateway that we go away and lets the streams finish; the caller bounds it."""
         if self._tunnel is not None:
-            await self._tunnel.drain("the agent is shutting down")
+            await self._tunnel.drain(why)
 
     def status(self) -> UplinkStatus:
         tunnel = self._tunnel
@@ -135,6 +177,7 @@ class Uplink:
     async def _attempt(self) -> str:
         """One tunnel, from dialling to its end; a sentence about why it ended."""
         try:
+            self.claims.check(self.expected, self)
             self._step("dialling")
             transport = await dial(*self.address, ways=self.ways)
             self._step("shaking hands")
@@ -147,12 +190,19 @@ class Uplink:
             )
             try:
                 peer = check_gateway(stream, cluster=self.cluster)
+                self.claims.take(peer.identity.name, self)
             except PeerError:
                 await trio.aclose_forcefully(stream)
                 raise
             self._step("waiting for the gateway's hello")
-            await self._serve(Tunnel(stream, initiator=True, peer=f"gateway {self.address}"), peer, renewals)
+            try:
+                tunnel = Tunnel(stream, initiator=True, peer=f"gateway {self.address}")
+                await self._serve(tunnel, peer, renewals)
+            finally:
+                self.claims.give_up(self)
             return f"gateway {self.address} said goodbye"
+        except Elsewhere:
+            raise
         except TunnelLost as error:
             # A gateway judges our certificate when the handshake is over for us: its alert comes with the
             # first bytes, deep inside.
@@ -209,6 +259,8 @@ class Uplink:
                 match decode_control_untrusted(data):
                     case NetworkMap() as message:
                         self.network.take_map(message)
+                    case GatewayList() as message:
+                        self.learn(message)
                     case (Renewed() | RenewRefused()) as message:
                         self.renewal.answered(tunnel, message)
                     case message:
@@ -244,8 +296,8 @@ class Uplink:
             return
 
     def _step(self, doing: str) -> None:
-        """Records where the code stands; a lane that is down stays down until the gateway's hello."""
-        if self._state != "down":
+        """Records where the code stands; a lane that is down or off stays so until the gateway's hello."""
+        if self._state not in ("down", "off"):
             self._now("starting", doing)
 
     def _now(self, state: LaneState, doing: str) -> None:

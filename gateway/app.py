@@ -15,7 +15,8 @@ import trio
 
 from gateway import report
 from gateway.audit import RegistryAudit
-from gateway.join import JoinResult, serve_join
+from gateway.broadcast import Broadcast
+from gateway.join import serve_join
 from gateway.network import GatewayNetwork
 from gateway.oam_connect import HttpProxy
 from gateway.options import GatewayOptions
@@ -26,7 +27,7 @@ from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
 from raven import __version__, log
 from raven.config import Address
-from raven.control.messages import VERSION, GatewayHello
+from raven.control.messages import GATEWAYS_MAX, VERSION, GatewayHello, GatewayList, KnownGateway
 from raven.errors import StateError
 from raven.names import is_name
 from raven.net.daemon import Stop
@@ -45,7 +46,6 @@ from raven.net.status_socket import (
     serve_socket,
 )
 from raven.net.tls import ca_label, choose_by_ca, gateway_context
-from raven.net.tls_stream import TLSStream
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import Registry
 
@@ -66,6 +66,15 @@ def advertised(options: GatewayOptions) -> Address:
         return options.advertise
     host, port = options.agents_listen
     return Address(host_name() if host in ANYWHERE else host, port)
+
+
+def gateway_list(registry: Registry) -> GatewayList:
+    """What agents are told of the gateways there are; the first ones, where there are too many."""
+    known = registry.known_gateways()
+    return GatewayList(
+        revision=known.revision,
+        gateways=[KnownGateway(name=one.name, address=one.address) for one in known.gateways[:GATEWAYS_MAX]],
+    )
 
 
 class Gateway:
@@ -93,6 +102,8 @@ class Gateway:
             state_dir=options.state_dir,
             off="switched off by --no-packets" if options.no_packets else "",
         )
+        registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
+        self.broadcast = Broadcast(self.table, self.network, gateway_list(registry))
         self.proxy = HttpProxy(tunnels=self.table, audit=self.audit)
         self._context = gateway_context(state)
         previous = state.previous
@@ -109,19 +120,19 @@ class Gateway:
                 gateway=state.name,
                 cluster=state.cluster,
                 software=__version__,
-                gateways=[str(self.advertise)],
                 ca_pem=state.authority.certificate_pem,
                 ca_link_pem=previous.link_pem if previous else "",
                 ca_overlap=previous is not None,
             ),
             network=self.network,
+            news=self.broadcast.connected,
             renew=partial(renew, authority=state.authority, registry=registry, overlap=previous is not None),
             outdated=partial(is_outdated, authority=state.authority, registry=registry) if previous else None,
             join=lambda stream, address: serve_join(
                 stream,
                 authority=state.authority,
                 registry=registry,
-                gateways=[str(self.advertise)],
+                gateways=self._addresses(),
                 peer=address,
             ),
         )
@@ -142,6 +153,7 @@ class Gateway:
                 support.start_soon(self._serve_metrics, metrics)
             support.start_soon(self.audit.run)
             support.start_soon(self._guarded, "the packet lane", self.network.run)
+            support.start_soon(self._guarded, "telling agents what has changed", self.broadcast.run)
             support.start_soon(self._remember_seen)
             support.start_soon(cut_withdrawn, self.registry, self.table, self.network)
             support.start_soon(self._renew)
@@ -205,14 +217,10 @@ class Gateway:
             self._log.exception("a lane ended by a fault of the gateway", lane=what)
             self.problems.append(f"{what} ended by a fault of the gateway; its log has the traceback")
 
-    async def _join(self, stream: TLSStream, address: str) -> JoinResult:
-        return await serve_join(
-            stream,
-            authority=self.state.authority,
-            registry=self.registry,
-            gateways=[str(self.advertise)],
-            peer=address,
-        )
+    def _addresses(self) -> list[str]:
+        """Where agents that join now dial: this gateway first, which they have just reached."""
+        others = (known.address for known in self.broadcast.gateways.gateways)
+        return list(dict.fromkeys((str(self.advertise), *others)))
 
     async def _answer(self, request: Request) -> Answer:
         match request:

@@ -91,7 +91,10 @@ class Members:
             problem = self.refusal(name) or f"node {name} has offered no packets"
             return NetworkMap(revision=self.revision, nodes=[], problem=problem)
         if self._told is None or self._told.revision != self.revision:
-            self._told = NetworkMap(revision=self.revision, nodes=[_map_node(one) for one in self.all()])
+            nodes = [_map_node(one) for one in self.all()]
+            if self._told is not None and self._told.nodes == nodes:  # somebody's refusal has changed
+                nodes = self._told.nodes
+            self._told = NetworkMap(revision=self.revision, nodes=nodes)
         return self._told
 
     def _take(self, name: str, key: PublicKey, pod_cidrs: Iterable[str]) -> None:

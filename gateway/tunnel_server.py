@@ -73,6 +73,7 @@ class TunnelServer:
     network: GatewayNetwork
     join: Join  # serves a connection of ALPN raven-join/1 and closes it
     renew: Renew
+    news: Callable[[NodeTunnel], None]  # has the node told what it does not know yet
     outdated: Callable[[str, str], bool] | None = None  # node, serial: whether the CA before has signed it
     refused: Counter[str] = field(default_factory=Counter)  # connections turned away, by reason
     lost: Counter[str] = field(default_factory=Counter)  # tunnels that ended unasked, by reason
@@ -192,7 +193,6 @@ class TunnelServer:
                 await live.send(greeting)
                 await self._said(live, hello)
                 self._log.info("node connected", node=node, address=address, software=hello.software)
-                nursery.start_soon(self._send_maps, live)
                 async for data in tunnel.control:
                     if tunnel.lost is not None:  # what still waited when the tunnel was cut
                         return
@@ -252,6 +252,7 @@ class TunnelServer:
                         address=known_address_untrusted(message.address),
                     )
                 )
+                self.news(live)
             case PacketReport():
                 live.report = message
             case RenewRequest():
@@ -293,16 +294,6 @@ class TunnelServer:
         self._log.info("certificate renewed", node=node, serial=renewed.serial)
         await tunnel.send_control(encode(granted(renewed, now=now)))
         return renewed
-
-    async def _send_maps(self, live: NodeTunnel) -> None:
-        while True:
-            revision = self.network.revision
-            if live.hello.packets is not None:
-                try:
-                    await live.send(self.network.map_for(live.node))
-                except TunnelLost:
-                    return
-            await self.network.wait_changed(revision)
 
     def _left(self, live: NodeTunnel) -> None:
         self.table.remove(live)

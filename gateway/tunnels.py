@@ -14,7 +14,15 @@ from typing import Protocol
 
 import trio
 
-from raven.control.messages import AgentHello, Message, OpenRequest, PacketReport, encode
+from raven.control.messages import (
+    AgentHello,
+    GatewayList,
+    Message,
+    NetworkMap,
+    OpenRequest,
+    PacketReport,
+    encode,
+)
 from raven.mux.codes import Priority
 from raven.net.tunnel import Tunnel
 
@@ -74,6 +82,8 @@ class NodeTunnel:
     serial: str = ""  # of the certificate it came with, or renewed since
     expires: float = math.inf  # Unix seconds; of that certificate
     report: PacketReport | None = None  # the newest word of the agent about its end of the packet lane
+    gateways_told: GatewayList | None = None  # what the agent was told last
+    map_told: NetworkMap | None = None
 
     async def open_stream(self, request: OpenRequest, priority: Priority) -> trio.abc.HalfCloseableStream:
         """As `AgentTunnel` promises."""

@@ -12,6 +12,7 @@ from raven.errors import PeerError
 from raven.names import NAME_PATTERN
 
 VERSION = 1
+GATEWAYS_MAX = 32  # of one cluster; an agent pays some 50 kB and its pings for each
 MESSAGE_MAX = 1 << 20  # bytes; a NetworkMap of some thousand nodes fits
 
 NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=253)]
@@ -93,7 +94,6 @@ class GatewayHello(Message, frozen=True, kw_only=True, tag="gateway-hello"):
     gateway: str
     cluster: str
     software: str
-    gateways: list[str]  # HOST:PORT, every gateway the agent should keep a tunnel to
     now: WallTime = 0.0  # of the gateway; an agent's own clock may be anything
     renew_in: Span | None = None  # seconds until the certificate of this tunnel should be renewed
     # The certificate has expired: the tunnel carries a RenewRequest and its answer, and nothing else.
@@ -102,6 +102,23 @@ class GatewayHello(Message, frozen=True, kw_only=True, tag="gateway-hello"):
     ca_pem: Annotated[str, msgspec.Meta(max_length=16384)] = ""
     ca_link_pem: Annotated[str, msgspec.Meta(max_length=16384)] = ""
     ca_overlap: bool = False  # the CA before is trusted too, for now
+
+
+class KnownGateway(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway of the cluster. Whoever is met there still has to show a gateway's certificate."""
+
+    name: NodeName
+    address: Annotated[str, msgspec.Meta(max_length=260)]  # HOST:PORT to dial
+
+
+class GatewayList(Message, frozen=True, kw_only=True, tag="gateway-list"):
+    """Gateway to agent, after the hello and with every change: the gateways to keep tunnels to.
+
+    The newest revision counts, whichever gateway tells it: one may have been cut off from the others.
+    """
+
+    revision: Annotated[int, msgspec.Meta(ge=0)]
+    gateways: Annotated[list[KnownGateway], msgspec.Meta(max_length=GATEWAYS_MAX)]
 
 
 class MapNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +163,8 @@ class RenewRefused(Message, frozen=True, kw_only=True, tag="renew-refused"):
     message: Sentence
 
 
-ControlMessage = AgentHello | GatewayHello | NetworkMap | PacketReport | RenewRequest | Renewed | RenewRefused
+FromGateway = GatewayHello | GatewayList | NetworkMap | Renewed | RenewRefused
+ControlMessage = AgentHello | PacketReport | RenewRequest | FromGateway
 JoinMessage = JoinHello | JoinRequest | JoinAccepted | JoinRefused
 
 

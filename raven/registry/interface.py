@@ -28,6 +28,24 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayRecord:
+    """A gateway of the cluster."""
+
+    name: str
+    address: str  # HOST:PORT that agents dial
+    created: float  # wall seconds when it came to be known
+    certificate_serial: str = ""  # "" for the gateway that holds the CA, and vouches for itself
+
+
+@dataclass(frozen=True, slots=True)
+class KnownGateways:
+    """The gateways agents shall keep tunnels to."""
+
+    revision: int  # grows with every change, also over a registry that was set back to an earlier state
+    gateways: tuple[GatewayRecord, ...]  # in the order they came
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
     """A join token without its secret."""
 
@@ -40,6 +58,7 @@ class TokenRecord:
     uses: int = 0
     used: float | None = None  # wall seconds of the last use
     used_by: str | None = None  # node of the last use
+    role: str = "node"  # what its holder becomes: a node, or a "gateway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +136,12 @@ class Registry(Protocol):
 
     def remove_node(self, name: str, *, now: float) -> bool:
         """Forgets a node, withdraws its certificates; False when it was not there. Durable."""
+        ...
+
+    def known_gateways(self) -> KnownGateways: ...
+
+    def record_gateway(self, name: str, *, address: str, now: float) -> None:
+        """Called when a gateway starts: this is where agents dial it."""
         ...
 
     def add_token(self, token: TokenRecord) -> None:

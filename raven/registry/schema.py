@@ -76,4 +76,19 @@ STEPS = (
     ALTER TABLE nodes ADD COLUMN address TEXT NOT NULL DEFAULT '';
     CREATE INDEX nodes_at_address ON nodes (address) WHERE address <> '';
     """,
+    """
+    CREATE TABLE gateways (
+        name               TEXT PRIMARY KEY,
+        address            TEXT NOT NULL,  -- HOST:PORT that agents dial
+        created            REAL NOT NULL,
+        certificate_serial TEXT NOT NULL DEFAULT '',  -- '' for the gateway that holds the CA
+        key_hash           BLOB CHECK (length(key_hash) = 32)
+    ) STRICT;
+    CREATE TABLE gateway_list (revision INTEGER NOT NULL) STRICT;
+    INSERT INTO gateway_list (revision) VALUES (0);
+    CREATE TRIGGER gateway_removed AFTER DELETE ON gateways
+        BEGIN UPDATE revision SET value = value + 1; END;
+
+    ALTER TABLE tokens ADD COLUMN role TEXT NOT NULL DEFAULT 'node' CHECK (role IN ('node', 'gateway'));
+    """,
 )

@@ -16,7 +16,16 @@ from raven.pki.renewal import GRACE, renew_at
 from raven.pki.token import secret_matches
 from raven.registry import audit_log
 from raven.registry.database import Database
-from raven.registry.interface import AuditHead, AuditRecord, CertificateRecord, Issue, NodeRecord, TokenRecord
+from raven.registry.interface import (
+    AuditHead,
+    AuditRecord,
+    CertificateRecord,
+    GatewayRecord,
+    Issue,
+    KnownGateways,
+    NodeRecord,
+    TokenRecord,
+)
 
 RENEW_EARLY = 3600.0  # seconds before it is due; an agent counts on another clock, and spreads
 RENEW_OFTEN = 600.0  # seconds between two renewals of a node: what a broken one can fill the disk with
@@ -73,6 +82,24 @@ class SqliteRegistry:
         with self._database.transaction(durable=True) as connection:
             connection.execute(_REVOKE, (now, name))
             return connection.execute("DELETE FROM nodes WHERE name = ?", (name,)).rowcount > 0
+
+    # Gateways
+
+    def known_gateways(self) -> KnownGateways:
+        ((revision,),) = self._database.read("SELECT revision FROM gateway_list")
+        rows = self._database.read("SELECT * FROM gateways ORDER BY created, name")
+        return KnownGateways(revision, tuple(_gateway(row) for row in rows))
+
+    def record_gateway(self, name: str, *, address: str, now: float) -> None:
+        if self._database.read("SELECT 1 FROM gateways WHERE name = ? AND address = ?", (name, address)):
+            return
+        with self._database.transaction(durable=True) as connection:
+            connection.execute(
+                "INSERT INTO gateways (name, address, created) VALUES (?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET address = excluded.address",
+                (name, address, now),
+            )
+            connection.execute(_NEW_LIST, (int(now * 1000),))
 
     # Tokens
 
@@ -229,6 +256,8 @@ def open_existing(path: Path, *, now: float) -> Iterator[SqliteRegistry]:
         registry.close()
 
 
+# Milliseconds rather than a count: a registry restored from a backup would tell numbers agents have seen.
+_NEW_LIST = "UPDATE gateway_list SET revision = max(revision + 1, ?)"
 _SEEN = "UPDATE nodes SET last_seen = max(coalesce(last_seen, 0), ?) WHERE name = ?"
 _FORGET_CERTIFICATES = "DELETE FROM certificates WHERE not_after < ?"
 _REVOKE = "UPDATE certificates SET revoked = ? WHERE node = ? AND revoked IS NULL"
@@ -301,6 +330,15 @@ def _node(row: Any) -> NodeRecord:
         software=row["software"],
         certificate_serial=row["certificate_serial"],
         address=row["address"],
+    )
+
+
+def _gateway(row: Any) -> GatewayRecord:
+    return GatewayRecord(
+        name=row["name"],
+        address=row["address"],
+        created=row["created"],
+        certificate_serial=row["certificate_serial"],
     )
 
 

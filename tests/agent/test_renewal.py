@@ -62,7 +62,7 @@ async def _agent_at(net: Loopback, clock: str) -> AsyncIterator[Daemon]:
 
 
 def _telling(now: float) -> GatewayHello:
-    return GatewayHello(version=VERSION, gateway="gw-1", cluster="test", software="", gateways=[], now=now)
+    return GatewayHello(version=VERSION, gateway="gw-1", cluster="test", software="", now=now)
 
 
 @pytest.mark.parametrize("days", [1, 29, 89])

@@ -88,7 +88,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         registry=registry,
         context=gateway_context(state),
         cluster="test",
-        hello=GatewayHello(version=VERSION, gateway="gw-1", cluster="test", software="0", gateways=[]),
+        hello=GatewayHello(version=VERSION, gateway="gw-1", cluster="test", software="0"),
         network=GatewayNetwork(
             name="gw-1",
             private_key=state.wg_private_key,
@@ -101,6 +101,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
             off="not in this test",
         ),
         join=serve,
+        news=lambda live: None,
         renew=partial(renew, authority=state.authority, registry=registry),
     )
     yield Bench(server, state, registry, tmp_path)
