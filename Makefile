@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup system demo test test-hostile e2e-kube lint bench record clean
+.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams record clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
@@ -15,6 +15,7 @@ help:
 	@echo "make e2e-kube [ARGS=...]  kubectl, API servers and kubelets, real ones (root; builds Kubernetes once: 5 minutes)"
 	@echo "make lint                 ruff, mypy --strict, import-linter"
 	@echo "make bench [ARGS=...]     speed and memory beside ssh -R and wireguard-go (root)"
+	@echo "make bench-streams         the stream lane's whole table; KONNECTIVITY=DIR, CHISEL=FILE, FRP=DIR join in"
 	@echo "make record               demo and benchmarks on an idle machine, kept in README, docs and bench/results"
 	@echo "make clean                removes the virtual environment, caches and what a killed demo left"
 
@@ -48,6 +49,9 @@ lint: setup
 
 bench: setup system
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-streams: setup system
+	@$(BIN)/python -m bench.streams $(ARGS)
 
 record: setup system
 	@$(BIN)/python -m tests.demo --once --record docs/screenshots

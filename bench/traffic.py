@@ -1,7 +1,8 @@
 """The two ends of a measured TCP stream: a server program at the edge, and clients as functions.
 
 The first byte that a client sends says what it wants: `d` zeros until it closes, `u` a count of what it
-sends, `e` the same byte back. Blocking sockets and large buffers: what is measured is the way between.
+sends, `e` the same byte back, `p` each byte back until it closes. Blocking sockets and large buffers: what is
+measured is the way between.
 
     python -m bench.traffic PORT        serves on 127.0.0.1
 """
@@ -21,6 +22,7 @@ def serve(port: int) -> None:
     with socket.create_server(("127.0.0.1", port), backlog=256) as listener:
         while True:
             peer, _ = listener.accept()
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=_serve_one, args=(peer,), daemon=True).start()
 
 
@@ -36,6 +38,9 @@ def _serve_one(peer: socket.socket) -> None:
                     peer.sendall(_COUNT.pack(_drain(peer, None)))
                 case b"e":
                     peer.sendall(b"e")
+                case b"p":
+                    while byte := peer.recv(1):
+                        peer.sendall(byte)
         except OSError:
             return  # the client has what it wanted
 
@@ -75,6 +80,20 @@ def echo(peer: socket.socket) -> None:
     peer.sendall(b"e")
     if peer.recv(1) != b"e":
         raise ConnectionError("no echo")
+
+
+def round_trips(peer: socket.socket, seconds: float, pause: float) -> list[float]:
+    """Milliseconds that single bytes took there and back, one each `pause` seconds."""
+    peer.sendall(b"p")
+    taken = []
+    until = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < until:
+        peer.sendall(b"x")
+        if peer.recv(1) != b"x":
+            raise ConnectionError("no echo")
+        taken.append((time.perf_counter() - began) * 1000)
+        time.sleep(max(0.0, began + pause - time.perf_counter()))
+    return taken[1:]  # the first one waits for the target to be dialled, too
 
 
 if __name__ == "__main__":

@@ -31,3 +31,8 @@ def test_an_upload_is_what_the_server_counted(peer: socket.socket) -> None:
 
 def test_an_echo_has_been_there(peer: socket.socket) -> None:
     traffic.echo(peer)
+
+
+def test_round_trips_are_counted_one_by_one(peer: socket.socket) -> None:
+    assert len(traffic.round_trips(peer, 0.05, 0.01)) in range(1, 6)
+    peer.shutdown(socket.SHUT_WR)
