@@ -22,6 +22,7 @@ from raven.ip.gro import Joiner
 from raven.ip.gso import Cutter, complete_checksum
 from raven.wg.configuration import DeviceChange, DeviceState, UapiError
 from raven.wg.device import Device, Transmit
+from raven.wg.keypair import run_limit
 
 log = logging.getLogger("raven.engine")
 
@@ -30,13 +31,9 @@ log = logging.getLogger("raven.engine")
 _BURSTS: Final = 8
 # Received bursts that are joined at once: half of joining costs the same for one burst as for four.
 _TOGETHER: Final = 4
-# The bounds of one UDP_SEGMENT call (Linux net/ipv4/udp.c): segments, and bytes of all datagrams.
-_SEGMENTS_MAX: Final = 64
-_RUN_MAX: Final = 65507
 # Seconds between two looks at the routes: each peer costs a question to the kernel, 20 µs, and a router may
 # change routes all the time.
 _ROUTES_PAUSE: Final = 0.5
-_OVERHEAD: Final = 32  # bytes that sealing adds to a packet: header and tag of a transport message
 # What one wake-up can leave behind: its superpackets, and as much again from timers and received bursts.
 _WAITING_MAX: Final = 4 * _BURSTS
 
@@ -57,7 +54,6 @@ class Engine:
         self._routes_looked_at = 0.0
         self._state = LinkState(up=False, mtu=device.mtu)
         device.link_down()
-        self._limited = False
         self._udp: Udp | None = None
         self._cutter = Cutter()
         self._joiner = Joiner(udp=tun.segments_udp)
@@ -123,9 +119,7 @@ class Engine:
         if state is None:
             self._ended("")
             return
-        if state.mtu != self._device.mtu or not self._limited:
-            self._device.mtu = state.mtu
-            self._limit_superpackets(state.mtu)
+        self._device.mtu = state.mtu
         if state.up and self._udp is None:
             try:
                 self._use_udp(_open_udp(self._device.listen_port, self._device.fwmark))
@@ -158,24 +152,12 @@ class Engine:
             )
             device.sources_moved(moved)
 
-    def _limit_superpackets(self, mtu: int) -> None:
-        """Makes the superpackets of TCP fit one UDP_SEGMENT call each, once sealed.
-
-        The kernel's own limit is 64 KiB before they are sealed: then it takes a call for 45 segments and
-        another for the two that did not fit.
-        """
-        self._limited = True
-        segments = min(_SEGMENTS_MAX, _RUN_MAX // (mtu + _OVERHEAD))
-        try:
-            self._link.limit_superpackets(segments, min(segments * mtu, 65536))
-        except OSError as error:
-            log.debug("%s: superpackets keep their size: %s", self._tun.name, error.strerror)
-
     def _tun_readable(self) -> None:
         """Packets out: read, cut, seal, send."""
         device, cutter = self._device, self._cutter
         now = time.monotonic()
-        whole: list[memoryview] = []
+        # Read and not yet given to the device, in order: whole packets, and what was left of a superpacket.
+        pending: list[memoryview] = []
         try:
             for buffer in self._buffers:
                 size = self._tun.read_into(buffer)
@@ -187,25 +169,46 @@ class Engine:
                     if virtio.gso_type == h.GSO_NONE:
                         if virtio.flags & h.NEEDS_CSUM:
                             complete_checksum(virtio, packet)
-                        whole.append(packet)
+                        pending.append(packet)
                         continue
                     segments = cutter.cut(virtio, packet)
                 except PeerError as error:
                     self._count(error.reason)
                     continue
-                if whole:
-                    device.send(whole, now)
-                    whole = []
-                device.send(segments, now)
-                self._transmit()
+                pending = self._send_segments(pending, segments, now)
                 if self._waiting:
                     break
         except LinkGone:
             self._ended("")
             return
+        if pending:
+            device.send(pending, now)
+        self._flush(now)
+
+    def _send_segments(
+        self, pending: list[memoryview], segments: list[memoryview], now: float
+    ) -> list[memoryview]:
+        """Sends `pending` and `segments`, but for a rest that the next superpacket may fill to a whole run.
+
+        A superpacket of 64 KiB, once sealed, is longer than what one UDP_SEGMENT call takes. In a call of
+        their own its last segments would cost ten times as much each, here and where they arrive. To ask
+        the kernel for shorter ones is no way: it cuts those that it forwards into single packets.
+        """
+        device = self._device
+        size = len(segments[0])
+        whole = [*pending, *segments] if pending else segments
+        rest: list[memoryview] = []
+        limit = run_limit(size, device.mtu)
+        if limit and len(segments[-1]) == size:
+            left = len(whole) % limit
+            if 0 < left <= min(limit // 2, len(segments)):  # a longer one costs little more alone
+                # Copied, because the next cut overwrites them.
+                rest = [memoryview(bytes(segment)) for segment in whole[-left:]]
+                whole = whole[:-left]
         if whole:
             device.send(whole, now)
-        self._flush(now)
+            self._transmit()
+        return rest
 
     def _udp_readable(self, source: UdpSocket) -> None:
         """Packets in: receive, open, join, write."""

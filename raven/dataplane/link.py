@@ -6,7 +6,6 @@ notice the kernel lost for lack of room does no harm.
 
 import errno
 import fcntl
-import os
 import socket
 import struct
 from typing import Final, NamedTuple
@@ -17,19 +16,6 @@ _SIOCGIFMTU: Final = 0x8921
 _IFF_UP: Final = 1
 _IFREQ_FLAGS = struct.Struct("16sh22x")
 _IFREQ_INT = struct.Struct("16si20x")
-
-
-# RTM_SETLINK, rtnetlink(7):
-#   nlmsghdr   u32 length, u16 type, u16 flags, u32 sequence, u32 port
-#   ifinfomsg  u8 family, u16 type, i32 index, u32 flags, u32 changed flags
-#   rtattr     u16 length, u16 type, u32 value; any number of them
-_NLMSGHDR = struct.Struct("=IHHII")
-_IFINFOMSG = struct.Struct("=BxHiII")
-_ATTRIBUTE = struct.Struct("=HHI")
-_RTM_SETLINK: Final = 19
-_NLM_F_REQUEST, _NLM_F_ACK = 1, 4
-_IFLA_GSO_MAX_SEGS: Final = 40
-_IFLA_GSO_MAX_SIZE: Final = 41
 
 
 class LinkState(NamedTuple):
@@ -72,20 +58,6 @@ class LinkWatch:
         except OSError:
             return None
         return LinkState(up=bool(flags & _IFF_UP), mtu=mtu)
-
-    def limit_superpackets(self, segments: int, size: int) -> None:
-        """Asks the kernel for superpackets of at most that many segments and bytes; OSError if it refuses."""
-        limits = _ATTRIBUTE.pack(8, _IFLA_GSO_MAX_SEGS, segments) + _ATTRIBUTE.pack(
-            8, _IFLA_GSO_MAX_SIZE, size
-        )
-        body = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, self._index, 0, 0) + limits
-        header = _NLMSGHDR.pack(_NLMSGHDR.size + len(body), _RTM_SETLINK, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0)
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as request:
-            request.settimeout(1.0)
-            request.send(header + body)
-            (number,) = struct.unpack_from("=i", request.recv(4096), _NLMSGHDR.size)
-        if number:
-            raise OSError(-number, os.strerror(-number))
 
     def close(self) -> None:
         self._notices.close()

@@ -12,7 +12,7 @@ from typing import Final
 
 log = logging.getLogger("raven.privileges")
 
-# Kept: setting the firewall mark, buffer sizes and GSO limits of the link; ports below 1024.
+# Kept: setting the firewall mark, buffer sizes; ports below 1024.
 _CAP_NET_BIND_SERVICE, _CAP_NET_ADMIN = 10, 12
 _KEPT: Final = 1 << _CAP_NET_BIND_SERVICE | 1 << _CAP_NET_ADMIN
 _CAPABILITIES: Final = 64  # the kernel knows 41; more bounding-set bits are refused and skipped

@@ -18,7 +18,8 @@ class ClearDevice(Device):
         super().__init__(tai64n=lambda: bytes(12), random=bytes, wall=lambda: 0.0)
         self.peer = peer
         self.changes: list[DeviceChange] = []
-        self.bursts: list[int] = []
+        self.bursts: list[int] = []  # datagrams of each receive
+        self.runs: list[int] = []  # packets of each run that was sent
         self._sent: list[Transmit] = []
         self._received: list[memoryview] = []
 
@@ -45,6 +46,7 @@ class ClearDevice(Device):
         while len(packets) > RUN_MAX:
             self.send(packets[:RUN_MAX], now)
             packets = packets[RUN_MAX:]
+        self.runs.append(len(packets))
         sealed = b"".join([part for packet in packets for part in (bytes(OVERHEAD), packet, bytes(OVERHEAD))])
         size = len(packets[0]) + 2 * OVERHEAD
         if all(len(packet) == len(packets[0]) for packet in packets[:-1]) and len(packets[-1]) <= len(

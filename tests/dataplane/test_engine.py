@@ -127,6 +127,24 @@ def test_a_superpacket_leaves_as_segments(machine: Machine) -> None:
     run(machine, work)
 
 
+def test_what_exceeds_a_run_goes_with_the_next_superpacket(machine: Machine) -> None:
+    """Three superpackets of 47 segments that wait together become runs of 45 and one of 6."""
+
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        bench.inner.setsockopt(socket.IPPROTO_UDP, 103, 1392)
+        bench.outer.setsockopt(socket.SOL_SOCKET, 33, 1 << 20)  # SO_RCVBUFFORCE: all wait at once
+        payload = bytes(range(256)) * 4 * 64
+        payload = payload[: 1392 * 47]
+        for _ in range(3):
+            bench.inner.sendto(payload, ("10.0.0.1", 443))
+        packets = [await bench.outward() for _ in range(3 * 47)]
+        assert b"".join(packet[28:] for packet in packets) == payload * 3
+        assert bench.device.runs == [45, 45, 45, 6]
+
+    run(machine, work)
+
+
 def test_the_mtu_of_the_link_is_the_device_s(machine: Machine) -> None:
     async def work(bench: Bench) -> None:
         await bench.up()

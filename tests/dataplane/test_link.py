@@ -1,6 +1,5 @@
 """Notices about a real link."""
 
-import json
 import select
 
 import pytest
@@ -28,19 +27,5 @@ def test_changes_are_noticed(machine: Machine) -> None:
     assert machine.inside(changed) == LinkState(up=True, mtu=1300)
     machine.run("ip", "link", "del", tun.name)
     assert machine.inside(changed) is None
-    watch.close()
-    tun.close()
-
-
-@pytest.mark.netns
-def test_superpackets_are_limited(machine: Machine) -> None:
-    tun = machine.inside(lambda: Tun(machine.interface, mtu=1420))
-    watch = machine.inside(lambda: LinkWatch(tun.index))
-    machine.inside(lambda: watch.limit_superpackets(45, 63900))
-    (link,) = json.loads(machine.run("ip", "-d", "-j", "link", "show", tun.name).out)
-    assert (link["gso_max_segs"], link["gso_max_size"]) == (45, 63900)
-    machine.run("ip", "link", "del", tun.name)
-    with pytest.raises(OSError, match="No such device"):
-        machine.inside(lambda: watch.limit_superpackets(45, 63900))
     watch.close()
     tun.close()

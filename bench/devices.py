@@ -1,0 +1,85 @@
+"""The packet devices that are compared, and the two places where they are: one wire, and pods behind hosts.
+
+All contestants stand at once; what is not measured is idle. Both ends of each share the machine's cores.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.interop.pair import GO, RAVEN, Host, pair
+from tests.lab import programs, wires
+from tests.lab.errors import LabError
+from tests.lab.machine import Machine
+from tests.lab.world import World
+
+
+class Contestant(NamedTuple):
+    """One implementation, as a column of the table calls it."""
+
+    name: str
+    program: str
+
+
+class Place(NamedTuple):
+    """Where one contestant is measured: traffic goes from `client` to `server` at `address`."""
+
+    client: Machine
+    server: Machine
+    address: str
+    devices: tuple[Host, Host]  # the client's side first
+
+
+DEBIAN = Contestant("wireguard-go (Debian)", GO)
+PLAIN = Contestant("raven-wg", RAVEN)
+
+
+def contestants() -> list[Contestant]:
+    """Debian's wireguard-go, the one that WIREGUARD_GO names, and ours; LabError if one is missing."""
+    chosen = [DEBIAN]
+    newer = os.environ.get("WIREGUARD_GO")
+    if newer:
+        chosen.append(Contestant("wireguard-go (WIREGUARD_GO)", newer))
+    for one in chosen:
+        if shutil.which(one.program) is None:
+            raise LabError(f"{one.program} is not installed")
+    return [*chosen, PLAIN]
+
+
+@contextlib.contextmanager
+def one_wire(contestant: Contestant) -> Iterator[Place]:
+    """Two hosts on one wire whose devices have shaken hands, an iperf3 server at the second."""
+    with tempfile.TemporaryDirectory(prefix="rvn-bench-") as directory, pair(Path(directory)) as hosts:
+        a, b = hosts
+        for host in hosts:
+            host.start(contestant.program)
+        a.add_peer(b, endpoint=b.outer4)
+        b.add_peer(a)
+        programs.ping(a.machine, b.inner4)
+        programs.iperf_server(b.machine)
+        yield Place(a.machine, b.machine, b.inner4, hosts)
+
+
+@contextlib.contextmanager
+def pods(contestant: Contestant) -> Iterator[Place]:
+    """A pod of the cloud and one of a site behind its NAT; the hosts forward (see tests.lab.wires)."""
+    with World(("a",)) as world:
+        site = world.sites["a"]
+        cloud, edge = Host(world.cloud, 1), Host(site.machine, 2)
+        for host in (cloud, edge):
+            host.start(contestant.program)
+        cloud.wg("peer", edge.public, "allowed-ips", ",".join(site.pod_cidrs))
+        edge.wg(
+            *("peer", cloud.public, "allowed-ips", ",".join(wires.pod_cidrs(0))),
+            *("endpoint", f"{wires.CLOUD}:{cloud.port}", "persistent-keepalive", "1"),
+        )
+        for host, remote in ((cloud, site.pod_cidrs), (edge, wires.pod_cidrs(0))):
+            routes = [f"route add {cidr} dev {host.interface}" for cidr in remote]
+            wires.ip(routes, namespace=host.machine.namespace)
+        programs.ping_until(world.cloud_pod, site.pod_address, seconds=15)
+        programs.iperf_server(site.pod)
+        yield Place(world.cloud_pod, site.pod, site.pod_address, (cloud, edge))
