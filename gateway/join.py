@@ -57,7 +57,9 @@ async def serve_join(
     request: JoinMessage | None = None
     try:
         channel = JoinChannel(stream, step_timeout=step_timeout)
-        await channel.send(JoinHello(ca_pem=authority.certificate_pem, cluster=authority.cluster, now=now()))
+        await channel.send(
+            JoinHello(ca_pem=authority.certificate_pem, cluster=authority.cluster, now=now(), seen_as=peer)
+        )
         try:
             request = await channel.receive()
             enrol = partial(_enrol, authority, registry, request, peer, now(), random)

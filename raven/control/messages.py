@@ -39,6 +39,7 @@ class JoinHello(Message, frozen=True, kw_only=True, tag="join-hello"):
     ca_pem: str
     cluster: str
     now: WallTime  # of the gateway
+    seen_as: Annotated[str, msgspec.Meta(max_length=64)] = ""  # HOST:PORT that the connection comes from
 
 
 class JoinRequest(Message, frozen=True, kw_only=True, tag="join-request"):

@@ -137,6 +137,7 @@ def known_path_mtu(sock: trio.socket.SocketType | socket.socket) -> int | None:
 async def _greeted(contact: Contact, transport: trio.SocketStream) -> Contact:
     began = trio.current_time()
     try:
+        source = str(Address(*transport.socket.getsockname()[:2]))
         stream = await client_handshake(transport, join_context(), timeout=GREET_MAX)
         try:
             if stream.selected_alpn_protocol() != JOIN_ALPN:
@@ -156,6 +157,8 @@ async def _greeted(contact: Contact, transport: trio.SocketStream) -> Contact:
         leaf_der=leaf or b"",
         ahead=hello.now - time.time(),
         seconds=took,
+        source=source,
+        seen_as=hello.seen_as,
     )
     return _with(contact, shown=shown)
 

@@ -39,6 +39,8 @@ class Shown:
     leaf_der: bytes = field(repr=False)
     ahead: float  # seconds its clock is ahead of ours, give or take half of `seconds`
     seconds: float  # from the start of the TLS handshake until it was seen
+    source: str = ""  # HOST:PORT of this end of the connection
+    seen_as: str = ""  # the same as the gateway sees it; "" from one that does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ Hop = Literal[
     "proxy",  # environment variables; only netcheck
     "name",  # DNS
     "tcp",
+    "nat",  # address translation on the way; only netcheck
     "tls",  # handshake, CA pin, identity of the other end
     "clock",
     "daemon",  # the process behind the status socket

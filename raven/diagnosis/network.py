@@ -31,8 +31,10 @@ async def examine(gateway: Address, *, wg_port: int, environment: Mapping[str, s
     found = way.findings([contact], ca=None, cluster="")
     found += proxies(environment, needed=not contact.connected)
     found += families(contact)
-    if contact.shown is not None and (late := too_late(contact.shown)) is not None:
-        found.append(late)
+    if contact.shown is not None:
+        found += translation(contact.shown)
+        if (late := too_late(contact.shown)) is not None:
+            found.append(late)
     heard: list[Heard] = []
 
     async def one(address: str) -> None:
@@ -60,6 +62,29 @@ def proxies(environment: Mapping[str, str], *, needed: bool) -> list[Finding]:
             step = "this network may want that proxy for everything; this check and a join dial directly"
         found.append(Finding(hop="proxy", result="note", about=name, said=said, next=step))
     return found or [Finding(hop="proxy", result="ok", said="no proxy variables are set")]
+
+
+def translation(shown: Shown) -> list[Finding]:
+    """What kind of NAT lies between, as one TCP connection shows it; empty where the gateway does not say."""
+    if not shown.seen_as or not shown.source:
+        return []
+    here, here_port = _split(shown.source)
+    there, there_port = _split(shown.seen_as)
+    if here == there:
+        said = f"none: the gateway sees this machine as {here}"
+        return [Finding(hop="nat", result="ok", said=said)]
+    ports = f"keeps ports ({here_port})" if here_port == there_port else f"makes {there_port} of {here_port}"
+    said = (
+        f"{here} becomes {there}, and the NAT {ports}; tunnels are dialled from here, so it is not in the"
+        " way, and keepalives hold its mappings open"
+    )
+    return [Finding(hop="nat", result="ok", said=said)]
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Address and port; an IPv4 address in IPv6 clothes, as a socket for both shows it, counts as IPv4."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]").removeprefix("::ffff:"), port
 
 
 def families(contact: Contact) -> list[Finding]:

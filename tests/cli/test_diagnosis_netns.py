@@ -68,6 +68,7 @@ def test_netcheck_before_anything_is_installed(lab: Lab) -> None:
     assert f"CA pin {pin}" in told.of("tls")[0]["said"]
     assert told.of("tcp", "ok")
     assert told.of("proxy")[0]["said"] == "no proxy variables are set"
+    assert told.of("nat", "ok")
     (udp,) = told.of("udp")
     assert udp["result"] == "unknown"
     assert "WireGuard does not answer strangers" in udp["said"]

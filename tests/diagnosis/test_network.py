@@ -79,3 +79,30 @@ def test_a_clock_that_would_spoil_a_join() -> None:
 async def test_a_port_where_nobody_listens_refuses() -> None:
     heard = await probe("127.0.0.1", 9)
     assert (heard.sent, heard.refused, heard.problem) == (1, True, "")
+
+
+@pytest.mark.parametrize(
+    ("source", "seen_as", "words"),
+    [
+        ("192.168.1.7:40000", "192.168.1.7:40000", "none: the gateway sees this machine as 192.168.1.7"),
+        (
+            "192.168.1.7:40000",
+            "203.0.113.5:40000",
+            "7 becomes 203.0.113.5, and the NAT keeps ports",
+        ),
+        ("192.168.1.7:40000", "203.0.113.5:1024", "the NAT makes 1024 of 40000"),
+        ("192.168.1.7:40000", "[::ffff:192.168.1.7]:40000", "none"),
+        ("[2001:db8::7]:40000", "[2001:db8::7]:40000", "none: the gateway sees this machine as 2001:db8::7"),
+    ],
+)
+def test_what_a_nat_makes_of_this_machine(source: str, seen_as: str, words: str) -> None:
+    shown = Shown(
+        ca_pem="", cluster="c", leaf_der=b"", ahead=0.0, seconds=0.1, source=source, seen_as=seen_as
+    )
+    (found,) = network.translation(shown)
+    assert (found.result, words in found.said) == ("ok", True), found.said
+
+
+def test_a_gateway_that_does_not_say_leaves_the_nat_unknown() -> None:
+    shown = Shown(ca_pem="", cluster="c", leaf_der=b"", ahead=0.0, seconds=0.1, source="192.0.2.1:5")
+    assert network.translation(shown) == []

@@ -69,7 +69,7 @@ class World:
         async def speak(stream: trio.abc.HalfCloseableStream) -> None:
             channel = JoinChannel(stream)
             assert await channel.receive() == JoinHello(
-                ca_pem=CA.certificate_pem, cluster="lab", now=self.now
+                ca_pem=CA.certificate_pem, cluster="lab", now=self.now, seen_as=PEER
             )
             if isinstance(request, bytes):
                 await stream.send_all(request)
