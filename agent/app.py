@@ -12,10 +12,12 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 
 import trio
 
 from agent import report
+from agent.allow_file import AllowFile
 from agent.dialer import Dialer
 from agent.gateways import Gateways
 from agent.network import AgentNetwork
@@ -60,7 +62,15 @@ def joined_gateways(state: AgentState) -> list[Address]:
 class Agent:
     """One running agent; its parts are public so that `report` can read them."""
 
-    def __init__(self, options: AgentOptions, state: AgentState) -> None:
+    def __init__(
+        self,
+        options: AgentOptions,
+        state: AgentState,
+        *,
+        config: Path | None = None,
+        load: Callable[[], AgentOptions] | None = None,
+    ) -> None:
+        """`load` reads the options again, from the file `config` and whatever beats it."""
         self.options = options
         self.state = state
         self.started = time.monotonic()
@@ -78,6 +88,7 @@ class Agent:
         )
         allow = Allow(options.allow, ip_address(options.node_address))
         self.dialer = Dialer(allow, node_address=options.node_address)
+        self.allow_file = AllowFile(options, config, load, self._take_allow)
         self.renewal = Renewal(state)
         self._changed = trio.Event()
         self._ways = find_ways(options.proxy, os.environ)
@@ -127,6 +138,7 @@ class Agent:
                 nursery.start_soon(self._serve_metrics, metrics)
             nursery.start_soon(self.gateways.run)
             nursery.start_soon(self._guarded, "the packet lane", self.network.run)
+            nursery.start_soon(self.allow_file.follow)
             nursery.start_soon(self._tell_systemd, notifier)
             self._log.info("ready", node=self.state.node, status=str(options.socket), version=__version__)
             await stop.wait()
@@ -134,6 +146,16 @@ class Agent:
             await self._drain()
             nursery.cancel_scope.cancel()
         self._log.info("stopped")
+
+    def reload(self) -> None:
+        """Called at SIGHUP."""
+        self.allow_file.reload()
+
+    def _take_allow(self, options: AgentOptions) -> int:
+        allow = Allow(options.allow, ip_address(options.node_address))
+        cut = self.dialer.apply(allow, node_address=options.node_address)
+        self.network.tell()  # the hello shows the list
+        return cut
 
     async def _drain(self) -> None:
         """Every gateway is told; each tunnel lasts until its streams are done, at most drain_seconds."""
@@ -183,7 +205,7 @@ class Agent:
             software=__version__,
             packets=packets,
             no_packets_reason=reason,
-            allow=[str(rule) for rule in self.options.allow],
+            allow=[str(rule) for rule in self.dialer.allow.rules],
             address=known_address_untrusted(self.options.node_address),
         )
 

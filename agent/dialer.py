@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 from collections import Counter
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -22,6 +23,7 @@ from raven.mux.codes import RefusalCode
 from raven.net.splice import splice
 from raven.net.tcp import watch_peer
 from raven.net.tunnel import IncomingStream
+from raven.oam.asker import Asker, IPAddress, asker_told
 from raven.oam.policy import Allow
 
 DIAL_MAX: Final = 10.0  # seconds for looking up and connecting; the gateway waits 15
@@ -43,15 +45,49 @@ _CODES: Final = {
 }
 
 
+@dataclass(eq=False, slots=True)
+class _Live:
+    """A stream that reached its target."""
+
+    request: OpenRequest
+    asker: Asker
+    address: IPAddress  # of the target
+    scope: trio.CancelScope
+    cut: str = ""  # why it may go on no longer
+
+
 class Dialer:
     """The targets of one agent."""
 
     def __init__(self, allow: Allow, *, node_address: str = "127.0.0.1") -> None:
         self._allow = allow
         self._node_address = node_address
+        self._live: set[_Live] = set()
         self._log = log.get("dialer")
         self.refused: Counter[str] = Counter()  # streams turned away, by reason
         self.served = 0  # streams that reached their target and ended
+
+    @property
+    def allow(self) -> Allow:
+        return self._allow
+
+    def apply(self, allow: Allow, *, node_address: str) -> int:
+        """From now on this is the list; streams that it does not permit end. How many did."""
+        self._allow, self._node_address = allow, node_address
+        for live in self._live:
+            self._judge_again(live)
+        return sum(bool(live.cut) for live in self._live)
+
+    def _judge_again(self, live: _Live) -> None:
+        host, port = live.request.host, live.request.port
+        try:
+            if host:
+                self._allow.judge_addresses(host, port, [live.address], live.asker)
+            else:
+                self._allow.judge_host("", port, live.asker)
+        except RefusedError as error:
+            live.cut = str(error)
+            live.scope.cancel()
 
     async def serve(self, incoming: IncomingStream) -> None:
         """One stream, from its OPEN to its end."""
@@ -71,8 +107,9 @@ class Dialer:
         except PeerError as error:
             await self._refuse(incoming, None, error.reason, str(error))
             return
+        asker = asker_told(request.asker, request.names)
         try:
-            target = await self._dial(request)
+            target = await self._dial(request, asker)
         except RefusedError as error:
             await self._refuse(incoming, request, error.reason, str(error))
             return
@@ -82,13 +119,23 @@ class Dialer:
         except BaseException:
             await trio.aclose_forcefully(target)
             raise
-        result = await splice(stream, target)
+        live = _Live(request, asker, _address_of(target), trio.CancelScope())
+        self._live.add(live)
+        self._judge_again(live)  # the list may have changed while it was dialled
+        told = {"request": request.request, "asker": str(asker), "target": _shown(request)}
+        try:
+            with live.scope:
+                result = await splice(stream, target)
+        finally:
+            self._live.discard(live)
+        if live.cut:
+            self.refused["withdrawn"] += 1
+            self._log.warning("stream cut", **told, why=live.cut)
+            return
         self.served += 1
         self._log.info(
             "stream",
-            request=request.request,
-            asker=request.asker,
-            target=_shown(request),
+            **told,
             sent=result.bytes_a_to_b,
             received=result.bytes_b_to_a,
             seconds=round(trio.current_time() - began, 3),
@@ -103,18 +150,22 @@ class Dialer:
             "stream refused",
             reason=reason,
             why=message,
-            **({"request": request.request, "asker": request.asker} if request else {}),
+            **(
+                {"request": request.request, "asker": str(asker_told(request.asker, request.names))}
+                if request
+                else {}
+            ),
         )
         await incoming.refuse(_CODES[reason], message)
 
-    async def _dial(self, request: OpenRequest) -> trio.SocketStream:
+    async def _dial(self, request: OpenRequest, asker: Asker) -> trio.SocketStream:
         """A connection to the target; RefusedError with a sentence for whoever asked."""
-        self._allow.judge_host(request.host, request.port)
+        self._allow.judge_host(request.host, request.port, asker)
         shown = _shown(request)
         with trio.move_on_after(DIAL_MAX):
             try:
                 if request.host:
-                    return await _connect_first(await self._judged(request))
+                    return await _connect_first(await self._judged(request, asker))
                 return await self._dial_node(request.port)
             except OSError as error:
                 # trio's own text names the address, and what a name means behind the node stays there.
@@ -145,12 +196,12 @@ class Dialer:
             except (OSError, RefusedError):
                 raise loopback from None
 
-    async def _judged(self, request: OpenRequest) -> list[SocketAddress]:
+    async def _judged(self, request: OpenRequest, asker: Asker) -> list[SocketAddress]:
         """The addresses to try, every one of them allowed."""
         found = (await _look_up(request.host, request.port))[:ADDRESSES_MAX]
         # A zone is how this machine tells its links apart; rules know addresses only.
         plain = [ipaddress.ip_address(str(address[0]).partition("%")[0]) for _, address in found]
-        self._allow.judge_addresses(request.host, request.port, plain)
+        self._allow.judge_addresses(request.host, request.port, plain, asker)
         return found
 
 
@@ -194,6 +245,13 @@ async def _connect(to: SocketAddress) -> trio.SocketStream:
         sock.close()
         raise
     return stream
+
+
+def _address_of(target: trio.SocketStream) -> IPAddress:
+    try:
+        return ipaddress.ip_address(str(target.socket.getpeername()[0]).partition("%")[0])
+    except OSError:  # gone already
+        return ipaddress.IPv4Address(0)
 
 
 def _shown(request: OpenRequest) -> str:

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,13 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     state = open_agent(options.state_dir, now=time.time())
     notifier = Notifier(os.environ)
     try:
-        agent = Agent(options, state)
-        trio.run(supervise, lambda stop: agent.serve(stop, notifier), notifier)
+        agent = Agent(
+            options,
+            state,
+            config=None if file is None else Path(file),
+            load=lambda: config.load(AgentOptions, config=file, given=given),
+        )
+        trio.run(partial(supervise, reload=agent.reload), lambda stop: agent.serve(stop, notifier), notifier)
     finally:
         state.close()
         notifier.close()

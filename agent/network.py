@@ -211,16 +211,17 @@ class AgentNetwork:
     def _say(self, endpoint_problem: str) -> None:
         if endpoint_problem != self._endpoint_problem:
             self._endpoint_problem = endpoint_problem
-            self._tell()
+            self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Whoever waits for `changed` looks again at what this node says of itself."""
         self._changed.set()
         self._changed = trio.Event()
 
     async def _pass_on_changes(self) -> None:
         while True:
             await self._lane.changed()
-            self._tell()
+            self.tell()
 
     async def _keep_map(self) -> None:
         """Writes each new map; of several that come while the disk is busy, the last."""

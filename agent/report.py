@@ -37,9 +37,9 @@ def snapshot(of: Agent) -> AgentSnapshot:
         uplinks=[uplink_status(uplink) for uplink in of.uplinks],
         packets=judged(of.network.lane()),
         pod_cidrs=list(of.options.pod_cidr),
-        allow=[str(rule) for rule in of.options.allow],
+        allow=[str(rule) for rule in of.dialer.allow.rules],
         refused=dict(of.dialer.refused),
-        problems=[*of.problems, *of.renewal.problems(), *of.network.problems()],
+        problems=[*of.problems, *of.allow_file.problems(), *of.renewal.problems(), *of.network.problems()],
     )
 
 

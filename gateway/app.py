@@ -18,7 +18,7 @@ from gateway.audit import RegistryAudit
 from gateway.broadcast import Broadcast
 from gateway.join import serve_join
 from gateway.network import GatewayNetwork
-from gateway.oam_connect import HttpProxy
+from gateway.oam import Oam
 from gateway.options import GatewayOptions
 from gateway.renew import is_outdated, renew
 from gateway.revocation import cut_withdrawn
@@ -77,6 +77,15 @@ def gateway_list(registry: Registry) -> GatewayList:
     )
 
 
+def certified_hosts(options: GatewayOptions) -> list[str]:
+    """What the gateway's own certificate is for: where agents dial it, and where O&M clients may."""
+    hosts = [advertised(options).host]
+    if options.oam_tls_listen is not None:
+        here = options.oam_tls_listen.host
+        hosts += [host_name(), "localhost", "127.0.0.1"] if here in ANYWHERE else [here]
+    return list(dict.fromkeys(hosts))
+
+
 class Gateway:
     """One running gateway; its parts are public so that `report` can read them."""
 
@@ -104,7 +113,7 @@ class Gateway:
         )
         registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
         self.broadcast = Broadcast(self.table, self.network, gateway_list(registry))
-        self.proxy = HttpProxy(tunnels=self.table, audit=self.audit)
+        self.oam = Oam(options, state, registry, self.table, self.audit)
         self._context = gateway_context(state)
         previous = state.previous
         if previous is not None:
@@ -142,7 +151,7 @@ class Gateway:
         """Until `stop`, and then for as long as the drain takes."""
         options = self.options
         agents = await self._listen("agents", "agents_listen", options.agents_listen)
-        oam = await self._listen("O&M", "oam_listen", options.oam_listen)
+        self.listening |= await self.oam.listen()
         asked = open_socket(options.socket, group=options.socket_group)
         self.listening["status"] = str(options.socket)
         self.network.load(self.registry.nodes())
@@ -155,11 +164,20 @@ class Gateway:
             support.start_soon(self._guarded, "the packet lane", self.network.run)
             support.start_soon(self._guarded, "telling agents what has changed", self.broadcast.run)
             support.start_soon(self._remember_seen)
-            support.start_soon(cut_withdrawn, self.registry, self.table, self.network)
+            support.start_soon(self.oam.keep)
+            support.start_soon(
+                partial(
+                    cut_withdrawn,
+                    self.registry,
+                    self.table,
+                    self.network,
+                    also=self.oam.requests.judge_again,
+                )
+            )
             support.start_soon(self._renew)
             async with trio.open_nursery() as connections:
                 accepting = trio.CancelScope()
-                connections.start_soon(self._accept, accepting, agents, oam, connections)
+                connections.start_soon(self._accept, accepting, agents, connections)
                 self._log.info("ready", **self.listening, advertised=str(self.advertise), version=__version__)
                 notifier.ready(f"agents at {self.advertise}")
                 support.start_soon(self._tell_systemd, notifier)
@@ -171,6 +189,10 @@ class Gateway:
             support.cancel_scope.cancel()
         self._log.info("stopped")
 
+    def reload(self) -> None:
+        """Called at SIGHUP."""
+        self.oam.policy.reload()
+
     async def _listen(self, what: str, key: str, address: Address) -> list[trio.SocketListener]:
         listeners = await open_listeners(key, *address)
         self.listening[what] = str(Address(address.host, address_of(listeners)[1]))
@@ -180,20 +202,17 @@ class Gateway:
         self,
         scope: trio.CancelScope,
         agents: list[trio.SocketListener],
-        oam: list[trio.SocketListener],
         connections: trio.Nursery,
     ) -> None:
         with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.server.serve, agents, connections)
-                nursery.start_soon(
-                    partial(trio.serve_listeners, self.proxy.serve, oam, handler_nursery=connections)
-                )
+                nursery.start_soon(self.oam.accept, connections)
 
     async def _drain(self) -> None:
         """Every agent is told; each tunnel lasts until its streams are done, at most drain_seconds."""
         self._log.info("draining", tunnels=len(self.table.connected()), seconds=self.options.drain_seconds)
-        self.proxy.drain()
+        self.oam.proxy.drain()
         with trio.move_on_after(self.options.drain_seconds):
             async with trio.open_nursery() as nursery:
                 for live in self.table.connected():
@@ -253,6 +272,7 @@ class Gateway:
             try:
                 if self.state.renew_if_due(now=time.time()):
                     self._context.load_cert_chain(self.state.certificate, self.state.key)
+                    self.oam.renew_context()
                     self._log.info("renewed the gateway's certificate")
             except (StateError, OSError) as error:
                 self._log.error("the gateway's certificate was not renewed", why=str(error))

@@ -57,7 +57,15 @@ class RegistryAudit:
             target=target,
             verdict=line.verdict,
             detail=line.detail,
+            request=line.id,
+            sent=line.bytes_to_target,
+            received=line.bytes_from_target,
+            seconds=round(line.duration, 3),
         )
+        self.note(record)
+
+    def note(self, record: AuditRecord) -> None:
+        """A line that is not of a request; like `record` it returns at once."""
         try:
             self._send.send_nowait(record)
         except trio.WouldBlock:

@@ -64,7 +64,7 @@ def create(state_dir: Path, node: str | None, ttl: str, reusable: bool) -> None:
     """
     from gateway.token import create_token, parse_ttl
 
-    with _failing_in_one_line():
+    with failing_in_one_line():
         text = create_token(state_dir, node=node, ttl=parse_ttl(ttl), reusable=reusable, now=time.time())
     click.echo(text)
 
@@ -76,19 +76,19 @@ def list_tokens(state_dir: Path, output: str) -> None:
     """Show the tokens that are remembered, newest first; never their secrets."""
     from gateway import token as tokens
 
-    with _failing_in_one_line():
+    with failing_in_one_line():
         entries = tokens.list_tokens(state_dir, now=time.time())
     if output == "json":
-        _print_json(entries)
+        print_json(entries)
     else:
-        _print_table(
+        print_table(
             ("ID", "STATE", "FOR NODE", "EXPIRES", "USES", "LAST USED BY"),
             [
                 (
                     entry.id,
                     entry.state + (", reusable" if entry.reusable else ""),
                     entry.node or "any",
-                    _moment(entry.expires),
+                    moment(entry.expires),
                     str(entry.uses),
                     entry.used_by or "-",
                 )
@@ -105,9 +105,9 @@ def revoke(token_id: str, state_dir: Path, output: str) -> None:
     """Withdraw a token: nobody joins with it from now on. Nodes that have joined with it stay."""
     from gateway.token import revoke_token
 
-    with _failing_in_one_line():
+    with failing_in_one_line():
         revoke_token(state_dir, token_id, now=time.time())
-    _done(output, {"id": token_id, "revoked": True}, f"token {token_id} is revoked")
+    done(output, {"id": token_id, "revoked": True}, f"token {token_id} is revoked")
 
 
 @click.group()
@@ -122,19 +122,19 @@ def list_nodes(state_dir: Path, output: str) -> None:
     """Show what the registry knows of each node; who is connected shows `ravenctl nodes`."""
     from gateway import node as nodes
 
-    with _failing_in_one_line():
+    with failing_in_one_line():
         entries = nodes.list_nodes(state_dir, now=time.time())
     if output == "json":
-        _print_json(entries)
+        print_json(entries)
     else:
-        _print_table(
+        print_table(
             ("NAME", "JOINED", "LAST SEEN", "CERTIFICATE UNTIL", "SOFTWARE"),
             [
                 (
                     entry.name,
-                    _moment(entry.created),
-                    _moment(entry.last_seen),
-                    _moment(entry.certificate_expires),
+                    moment(entry.created),
+                    moment(entry.last_seen),
+                    moment(entry.certificate_expires),
                     entry.software or "-",
                 )
                 for entry in entries
@@ -153,9 +153,9 @@ def remove(name: str, state_dir: Path, output: str) -> None:
     """
     from gateway.node import remove_node
 
-    with _failing_in_one_line():
+    with failing_in_one_line():
         remove_node(state_dir, name, now=time.time())
-    _done(output, {"name": name, "removed": True}, f"node {name} is removed")
+    done(output, {"name": name, "removed": True}, f"node {name} is removed")
 
 
 @click.group()
@@ -175,9 +175,9 @@ def rotate(state_dir: Path, output: str) -> None:
     from raven.pki.token import pin_text
     from raven.registry.ca_rotation import stage
 
-    with _failing_in_one_line():
+    with failing_in_one_line():
         pin = pin_text(stage(state_dir, now=time.time(), random=os.urandom).pin)
-    _done(output, {"pin": pin}, f"the gateway takes the new CA, with pin {pin}, when it is started again")
+    done(output, {"pin": pin}, f"the gateway takes the new CA, with pin {pin}, when it is started again")
 
 
 @ca.command()
@@ -190,9 +190,9 @@ def retire(state_dir: Path, output: str) -> None:
     """
     from raven.registry import ca_rotation
 
-    with _failing_in_one_line():
+    with failing_in_one_line():
         ca_rotation.retire(state_dir)
-    _done(output, {"retired": True}, "the gateway forgets the CA before when it is started again")
+    done(output, {"retired": True}, "the gateway forgets the CA before when it is started again")
 
 
 @click.group()
@@ -218,12 +218,12 @@ def verify(state_dir: Path, seen: str | None, output: str) -> None:
     from raven.registry.gateway_state import registry_path
     from raven.registry.sqlite import open_existing
 
-    with _failing_in_one_line():
+    with failing_in_one_line():
         head = None if seen is None else parse_head(seen)
         with open_existing(registry_path(state_dir), now=time.time()) as registry:
             verdict = registry.verify_audit(seen=head)
     if output == "json":
-        _print_json({"ok": not verdict.problem, "problem": verdict.problem, **_chain(verdict)})
+        print_json({"ok": not verdict.problem, "problem": verdict.problem, **_chain(verdict)})
     else:
         click.echo(f"{verdict.lines} lines hang together; the head is {verdict.head}")
     if verdict.problem:
@@ -236,32 +236,33 @@ def _chain(verdict: AuditVerdict) -> dict[str, object]:
 
 
 @contextmanager
-def _failing_in_one_line() -> Iterator[None]:
+def failing_in_one_line() -> Iterator[None]:
     try:
         yield
     except RavenError as error:
         code, message = exit_code(error)
-        click.echo(f"raven-gateway: {message}", err=True)
+        for line in message.splitlines():
+            click.echo(f"raven-gateway: {line}", err=True)
         sys.exit(code)
 
 
-def _done(output: str, value: object, sentence: str) -> None:
+def done(output: str, value: object, sentence: str) -> None:
     if output == "json":
-        _print_json(value)
+        print_json(value)
     else:
         click.echo(sentence)
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in (headings, *rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(line.rstrip())
 
 
-def _moment(seconds: float | None) -> str:
+def moment(seconds: float | None) -> str:
     return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import trio
 
+from gateway.access_commands import access, policy
 from gateway.commands import audit, ca, node, token
 from gateway.options import GatewayOptions
 from raven import __version__, config, log
@@ -51,13 +53,13 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     options = config.load(GatewayOptions, config=file, given=given)
     log.configure(level=options.log_level, format=options.log_format)
 
-    from gateway.app import Gateway, advertised, host_name
+    from gateway.app import Gateway, certified_hosts, host_name
     from raven.registry.gateway_state import open_gateway
     from raven.registry.sqlite import SqliteRegistry
 
     state = open_gateway(
         options.state_dir,
-        hosts=[advertised(options).host],
+        hosts=certified_hosts(options),
         name=options.name or host_name(),
         cluster=options.cluster or None,
         now=time.time(),
@@ -69,7 +71,11 @@ def _run(given: dict[str, Any], file: str | None) -> None:
             gateway = Gateway(options, state, registry)
             if not registry.nodes():
                 _invite(options.state_dir, str(gateway.advertise))
-            trio.run(supervise, lambda stop: gateway.serve(stop, notifier), notifier)
+            trio.run(
+                partial(supervise, reload=gateway.reload),
+                lambda stop: gateway.serve(stop, notifier),
+                notifier,
+            )
         finally:
             registry.close()
     finally:
@@ -100,6 +106,8 @@ cli.add_command(token)
 cli.add_command(node)
 cli.add_command(audit)
 cli.add_command(ca)
+cli.add_command(access)
+cli.add_command(policy)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from raven.errors import PeerError
-from raven.net.splice import abort, splice
+from raven.net.splice import Copied, abort, splice
 from raven.net.tunnel import TunnelLost
 from raven.oam.exchange import Exchange
 from raven.oam.heads import HeadBuffer
@@ -28,7 +28,7 @@ class Relay:
 
     def __init__(
         self,
-        asker: trio.SocketStream,
+        asker: trio.abc.HalfCloseableStream,
         buffer: HeadBuffer,
         upstream: trio.abc.HalfCloseableStream,
         exchange: Exchange,
@@ -175,8 +175,11 @@ class Relay:
             await self._upstream.send_all(early)
         except trio.BrokenResourceError:
             early = b""
-        result = await splice(self._asker, self._upstream)
-        self._spliced = (len(early) + result.bytes_a_to_b, result.bytes_b_to_a)
+        copied = Copied()
+        try:
+            await splice(self._asker, self._upstream, copied)
+        finally:
+            self._spliced = (len(early) + copied.a_to_b, copied.b_to_a)
 
 
 def tunnel_lost(error: TunnelLost) -> Refusal:

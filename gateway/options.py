@@ -15,13 +15,84 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
     oam_listen: Annotated[
         Address,
         option(
-            "Where O&M clients come in: an HTTP proxy. Whoever reaches it reaches what the agents allow, "
-            "so it stays on loopback unless told otherwise.",
+            "Where O&M clients come in: an HTTP proxy without TLS. What they may reach says --policy.",
             metavar="A:P",
             expected=LISTEN,
             parse=Address.parse,
         ),
     ] = Address("127.0.0.1", 10264)
+    oam_tls_listen: Annotated[
+        Address | None,
+        option(
+            "The same proxy over TLS, where clients may show a certificate, or off.",
+            metavar="A:P",
+            expected=f"{LISTEN}, or off",
+            parse=parse_listen_or_off,
+        ),
+    ] = None
+    oam_tls_certificate: Annotated[
+        Path | None,
+        option(
+            "Certificate of that entry, in PEM with its chain. Without it, the gateway's own, for the hosts "
+            "of --advertise and --oam-tls-listen.",
+            metavar="FILE",
+            expected="a file",
+            parse=Path,
+        ),
+    ] = None
+    oam_tls_key: Annotated[
+        Path | None,
+        option("The key of --oam-tls-certificate.", metavar="FILE", expected="a file", parse=Path),
+    ] = None
+    oam_client_ca: Annotated[
+        Path | None,
+        option(
+            "CA of the clients' certificates, such as the cluster's own: they are then cert:COMMON-NAME and "
+            "group:ORGANIZATION. Without it, Raven's: operators made by `raven-gateway access certificate`.",
+            metavar="FILE",
+            expected="a file",
+            parse=Path,
+        ),
+    ] = None
+    oam_socket: Annotated[
+        Path | None,
+        option(
+            "The same proxy on a Unix socket, where the kernel says who asks, or off.",
+            metavar="PATH",
+            expected="a path of at most 107 bytes, or off",
+            parse=lambda text: None if text == "off" else Path(text),
+        ),
+    ] = None
+    policy: Annotated[
+        Path | None,
+        option(
+            "Who may reach which target of which node; a change takes effect at once. Without it, the "
+            "default, which `raven-gateway policy default` prints.",
+            metavar="FILE",
+            expected="a file",
+            parse=Path,
+        ),
+    ] = None
+    oam_connections_max: Annotated[
+        int,
+        option(
+            "O&M connections there may be at once.",
+            metavar="N",
+            expected="a number from 1 to 1000000",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 4096
+    oam_each_max: Annotated[
+        int,
+        option(
+            "How many of them, and of requests, one asker may have: one name, or else one /24 or /64.",
+            metavar="N",
+            expected="a number from 1 to 1000000",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 1024
     advertise: Annotated[
         Address | None,
         option(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def snapshot(of: Gateway) -> GatewaySnapshot:
     """All there is to know now."""
-    problems = [*of.problems, *of.network.problems()]
+    problems = [*of.problems, *of.oam.problems(), *of.network.problems()]
     if of.audit.dropped:
         problems.append(f"{of.audit.dropped} audit lines are in the log only: the registry did not take them")
     return GatewaySnapshot(
@@ -147,8 +147,8 @@ def families(of: Gateway) -> Iterator[Family]:
     yield by("reason", "connections_refused", "Agents' connections turned away.", server.refused)
     yield by("reason", "tunnels_ended", "Tunnels that ended.", server.lost)
     yield by("verdict", "oam_requests", "O&M requests that ended.", of.audit.verdicts)
-    yield by("reason", "oam_broken", "O&M requests that broke off.", of.proxy.broken)
-    yield single("oam_connections", "O&M connections open now.", of.proxy.connections)
+    yield by("reason", "oam_broken", "O&M requests that broke off.", of.oam.requests.broken)
+    yield single("oam_connections", "O&M connections open now.", of.oam.proxy.connections)
     yield single("audit_lines_dropped", "Lines not in the registry.", of.audit.dropped, kind="counter")
     yield _per_node(
         "tunnel_bytes",

@@ -9,6 +9,7 @@ revision is worth a look at every tunnel.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import trio
 
@@ -22,8 +23,17 @@ INTERVAL = 0.5  # seconds
 PACKETS_INTERVAL = 60.0  # seconds between two looks for members of the packet lane whose certificates ended
 
 
-async def cut_withdrawn(registry: Registry, table: TunnelTable, network: GatewayNetwork) -> None:
-    """Until cancelled. A registry that cannot be read takes nobody's tunnel; it is logged once."""
+async def cut_withdrawn(
+    registry: Registry,
+    table: TunnelTable,
+    network: GatewayNetwork,
+    *,
+    also: Callable[[], object] = lambda: None,
+) -> None:
+    """Until cancelled. A registry that cannot be read takes nobody's tunnel; it is logged once.
+
+    `also` is called whenever a right may have been taken back.
+    """
     logger = log.get("agents")
     seen: int | None = None
     looked = -PACKETS_INTERVAL
@@ -39,6 +49,7 @@ async def cut_withdrawn(registry: Registry, table: TunnelTable, network: Gateway
             if revision != seen:
                 for node, error in _withdrawn(registry, table):
                     logger.warning("cut off", node=node, reason=error.reason, why=str(error))
+                also()
                 seen = revision
             told = ""
         except StateError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from gateway.oam_connect import OPEN_TIMEOUT
+from gateway.oam_requests import OPEN_TIMEOUT
 from raven.control.messages import OpenRequest, decode_opened_untrusted, encode
 from raven.errors import PeerError
 from raven.mux.codes import Priority

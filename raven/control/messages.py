@@ -23,6 +23,7 @@ CertificatePem = Annotated[str, msgspec.Meta(max_length=16384)]
 Span = Annotated[float, msgspec.Meta(ge=0, le=4e9)]  # seconds
 WallTime = Annotated[float, msgspec.Meta(ge=0, lt=253402300800)]  # Unix seconds, to the end of year 9999
 Sentence = Annotated[str, msgspec.Meta(max_length=2000)]  # for people; kept and shown by the other end
+AskerName = Annotated[str, msgspec.Meta(max_length=160)]
 Sentences = Annotated[list[Sentence], msgspec.Meta(max_length=1000)]
 
 
@@ -175,13 +176,15 @@ JoinMessage = JoinHello | JoinRequest | JoinAccepted | JoinRefused
 class OpenRequest(Message, frozen=True, kw_only=True, tag="open"):
     """Header of an OPEN frame: where the agent shall connect the stream.
 
-    `host` is "" for the node itself. `asker` and `request` are for the agent's audit line.
+    `host` is "" for the node itself. Who asks is the gateway's word: the agent's allow list may be wider for
+    some askers, and so for a gateway that lies.
     """
 
     host: Host
     port: Port
-    asker: str
-    request: str
+    asker: str  # the address it came from at the gateway: HOST:PORT, or "unix"
+    request: str  # its id, the same in the gateway's audit
+    names: Annotated[list[AskerName], msgspec.Meta(max_length=32)] = []  # KIND:NAME of raven.oam.asker
 
 
 class Opened(Message, frozen=True, kw_only=True, tag="opened"):

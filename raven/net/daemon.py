@@ -1,6 +1,7 @@
 """The life of a daemon between its first line and its exit code: signals, systemd, and one readable error.
 
-SIGTERM or SIGINT asks for a drain, a second one ends at once, cleaning up but waiting for nobody. What a
+SIGTERM or SIGINT asks for a drain, a second one ends at once, cleaning up but waiting for nobody; SIGHUP
+makes it look at its files again. What a
 daemon does meanwhile is its own matter; it gets a `Stop` to look at.
 """
 
@@ -36,18 +37,26 @@ class Stop:
         await self._asked.wait()
 
 
-async def supervise(serve: Callable[[Stop], Awaitable[None]], notifier: Notifier) -> None:
+async def supervise(
+    serve: Callable[[Stop], Awaitable[None]],
+    notifier: Notifier,
+    *,
+    reload: Callable[[], None] = lambda: None,
+) -> None:
     """Runs `serve` to its end under the signals and the watchdog.
 
-    `serve` returns after `Stop` was asked and its drain is done; the second signal cancels it.
+    `serve` returns after `Stop` was asked and its drain is done; the second signal cancels it. `reload` is
+    called at SIGHUP, which never ends a daemon.
     """
     stop = Stop()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
 
             async def obey() -> None:
-                async for _ in signals:
-                    if not stop.asked:
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        reload()
+                    elif not stop.asked:
                         notifier.stopping()
                         stop.ask()
                     else:

@@ -5,7 +5,6 @@ Used at either end of a tunnel, between a TunnelStream and a TCP connection. Byt
 
 import contextlib
 import socket
-import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,13 +12,10 @@ import trio
 from trio.abc import AsyncResource, HalfCloseableStream
 
 from raven.mux.codes import ResetCode
+from raven.net.tls_stream import LINGER_NONE, TLSStream
 from raven.net.tunnel_stream import TunnelStream
 
 BUFFER: Final = 256 * 1024  # bytes read at once; beyond it the cost per byte no longer falls
-
-# - l_onoff: int, 1
-# - l_linger: int, 0 seconds: close sends RST at once
-_LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +27,22 @@ class SpliceResult:
     aborted: str = ""
 
 
-async def splice(a: HalfCloseableStream, b: HalfCloseableStream) -> SpliceResult:
+@dataclass(slots=True)
+class Copied:
+    """What a splice has carried so far, for whoever cancels it and wants to know all the same."""
+
+    a_to_b: int = 0  # bytes
+    b_to_a: int = 0
+
+
+async def splice(
+    a: HalfCloseableStream, b: HalfCloseableStream, copied: Copied | None = None
+) -> SpliceResult:
     """Copies until both ends have said EOF; half-closes propagate. Closes both streams, always.
 
     When one side breaks, the other is aborted, so that nobody takes half an answer for a whole one: RESET on
     a tunnel stream, RST on a TCP connection. So are both when cancelled. A side that only reads no more gets
-    to say what it still has to say.
+    to say what it still has to say. `copied` is filled in however it ends.
     """
     forth, back = _Direction(a, b), _Direction(b, a)
     ended = False
@@ -46,6 +52,8 @@ async def splice(a: HalfCloseableStream, b: HalfCloseableStream) -> SpliceResult
             nursery.start_soon(back.copy, nursery.cancel_scope)
         ended = True
     finally:
+        if copied is not None:
+            copied.a_to_b, copied.b_to_a = forth.copied, back.copied
         if not ended or forth.source_broken or back.source_broken:
             why = forth.source_broken or back.source_broken or "cancelled"
             abort(a, why)
@@ -59,12 +67,14 @@ async def splice(a: HalfCloseableStream, b: HalfCloseableStream) -> SpliceResult
 
 
 def abort(stream: AsyncResource, why: str) -> None:
-    """Lets the other end of `stream` see a break, not an end: at once in a tunnel, on TCP at its close."""
+    """Lets the other end of `stream` see a break, not an end: at once in a tunnel, else when it is closed."""
     if isinstance(stream, TunnelStream):
         stream.reset(ResetCode.ABORTED, why)
+    elif isinstance(stream, TLSStream):
+        stream.abort()
     elif isinstance(stream, trio.SocketStream):
         with contextlib.suppress(OSError, trio.ClosedResourceError):
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
 
 
 class _Direction:

@@ -73,7 +73,7 @@ _encode = msgspec.json.Encoder().encode
 Answerer = Callable[[Request], Awaitable[Answer]]
 
 
-def open_socket(path: Path, *, group: str = "") -> trio.SocketListener:
+def open_socket(path: Path, *, group: str = "", backlog: int = ASKERS_MAX) -> trio.SocketListener:
     """Listens at `path`, mode 0660, owned by `group` if given.
 
     A socket that nobody answers any more is replaced; StateError when someone does, when something else is in
@@ -92,7 +92,7 @@ def open_socket(path: Path, *, group: str = "") -> trio.SocketListener:
             os.umask(before)
         if group:
             os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        listening.listen(ASKERS_MAX)
+        listening.listen(backlog)
         return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
     except KeyError:
         listening.close()

@@ -13,6 +13,12 @@ _KEEPALIVE: Final = (
 )
 
 
+def peer_of(stream: trio.SocketStream) -> tuple[str, str]:
+    """The peer's HOST:PORT for people, and its host alone; OSError if it is gone."""
+    host, port = stream.socket.getpeername()[:2]
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), host
+
+
 def watch_peer(stream: trio.SocketStream) -> None:
     """Lets the kernel find out, in two minutes, that the peer vanished; OSError if it is gone now."""
     for option, value in _KEEPALIVE:

@@ -42,6 +42,13 @@ class TlsEnd(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Files:
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """The verified other end of a connection."""
 
@@ -100,6 +107,21 @@ def agent_context(credentials: Credentials) -> ssl.SSLContext:
     return context
 
 
+def oam_context(certificate: Path, key: Path, client_ca: Path, *, strict: bool) -> ssl.SSLContext:
+    """For the O&M entry that speaks TLS: a client's certificate is verified if shown, at this clock's time.
+
+    `strict` for our own CA, which keeps RFC 5280 to the letter; others leave out what was never missed.
+    StateError when a file cannot be loaded.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, ["http/1.1"])
+    if not strict:
+        context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
+    _load(context, _Files(certificate, key, client_ca))
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.num_tickets = 0  # a ticket would let in who was revoked meanwhile
+    return context
+
+
 def join_context() -> ssl.SSLContext:
     """For first contact: verifies nothing, because there is nothing yet to verify with.
 
@@ -137,6 +159,11 @@ def check_node(end: TlsEnd, *, cluster: str) -> Peer:
 def check_gateway(end: TlsEnd, *, cluster: str) -> Peer:
     """The gateway of `cluster` at the other end; PeerError as in `check_node`."""
     return _check(end, cluster, Role.GATEWAY)
+
+
+def check_operator(end: TlsEnd, *, cluster: str) -> Peer:
+    """The operator of `cluster` at the other end; PeerError as in `check_node`."""
+    return _check(end, cluster, Role.OPERATOR)
 
 
 def handshake_problem(error: BaseException) -> str:

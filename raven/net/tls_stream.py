@@ -10,6 +10,7 @@ import contextlib
 import operator
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -33,6 +34,10 @@ _TCP_NOTSENT_LOWAT: Final = 25  # linux/tcp.h; the socket module of Python 3.11 
 # Where `receive_borrowed` puts what it lends. One for all connections of an event loop, because the loan ends
 # before anyone else can run: a hundred idle agents do not cost a hundred buffers.
 _scratch: trio.lowlevel.RunVar[memoryview] = trio.lowlevel.RunVar("tls_scratch")
+
+# - l_onoff: int, 1
+# - l_linger: int, 0 seconds: close sends RST at once
+LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
 T = TypeVar("T")
 
@@ -135,6 +140,12 @@ class TLSStream(trio.abc.Stream):
         finally:
             self._socket.close()
         await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        """Lets the other end see a break at the close, not an end: no close_notify, and RST."""
+        self._half_sent = True
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
 
     async def _say_close_notify(self) -> None:
         while True:

@@ -10,7 +10,7 @@ class AuditLine:
 
     id: str  # of the request, the same in the agent's log
     time: float  # Unix seconds, when the request's head was complete
-    asker: str  # HOST:PORT it came from
+    asker: str  # who, and where from
     method: str  # "" where no head could be read
     node: str  # "" where none was named
     host: str  # as the node sees it; "" is the node itself

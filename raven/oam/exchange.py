@@ -27,6 +27,13 @@ _HOP: Final = frozenset({b"connection", b"keep-alive", b"te", b"upgrade"})
 _FRAMING: Final = frozenset({b"transfer-encoding", b"content-length"})
 
 
+# RFC 9110 section 11.7.1. Basic comes first: what most programs can send, with the token as the password.
+CHALLENGES: Final = (
+    ("Proxy-Authenticate", 'Basic realm="raven"'),
+    ("Proxy-Authenticate", 'Bearer realm="raven"'),
+)
+
+
 class Exchange:
     """The rewriting of one request and its answer.
 
@@ -188,6 +195,8 @@ def refusal_answer(refusal: Refusal, *, keep_alive: bool, head_only: bool = Fals
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("Raven-Error", refusal.reason)]
     if refusal.status == http.HTTPStatus.METHOD_NOT_ALLOWED:
         headers.append(("Allow", "GET, HEAD"))  # RFC 9110 section 15.5.6 wants it
+    if refusal.status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        headers += CHALLENGES
     return own_answer(
         refusal.status,
         headers,

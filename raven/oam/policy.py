@@ -3,6 +3,9 @@
 The agent asks twice: `judge_host` before it looks a name up, `judge_addresses` with every address it is about
 to try. A name proves nothing by itself: whoever controls the DNS answer would otherwise choose the target
 (DNS rebinding), so only a rule with that very name, or rules that cover every address, permit it.
+
+A rule may end in ` for WHO,WHO`: then it counts for those askers alone. Who asks is the gateway's word, so
+such a rule guards against askers, not against the gateway.
 """
 
 import ipaddress
@@ -13,9 +16,7 @@ from enum import Enum
 from typing import Final
 
 from raven.errors import RefusedError
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+from raven.oam.asker import NOBODY, Asker, IPAddress, IPNetwork, Who, matches_any
 
 # kubelet, kubelet read-only, node exporter, and what OpenYurt Raven proxies beside them
 DEFAULT_ALLOW: Final = ("node:10250", "node:10255", "node:9100", "node:9445")
@@ -39,8 +40,10 @@ METADATA_ADDRESSES: Final = frozenset(
 )
 NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the IPv4 address is in the last 32 bits
 
+_FOR: Final = " for "
 _EXPECTED = (
-    "expected HOST:PORT, as in node:10250, 192.168.1.0/24:502, [fd00::1]:443, printer.lan:9100-9110 or *:*"
+    "expected HOST:PORT, as in node:10250, 192.168.1.0/24:502, [fd00::1]:443, printer.lan:9100-9110, *:* or"
+    " node:22 for operator:alice"
 )
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.ASCII)
 
@@ -60,16 +63,28 @@ class Rule:
 
     host: Anywhere | IPNetwork | str  # a str is a name, lower case, without a final dot
     ports: tuple[tuple[int, int], ...]
+    who: tuple[Who, ...] = ()  # empty for whoever the gateway lets through
 
     @classmethod
     def parse(cls, text: str) -> "Rule":
         """The rule `text` spells; ValueError names the rule and what was expected."""
-        host, colon, ports = text.strip().rpartition(":")
+        what, limited, names = text.strip().partition(_FOR)
+        host, colon, ports = what.strip().rpartition(":")
         if not colon or not host:
             raise ValueError(f"allow rule {text!r}: {_EXPECTED}")
-        return cls(_parse_host(host, text), tuple(_parse_ports(part, text) for part in ports.split(",")))
+        try:
+            who = tuple(Who.parse(name.strip()) for name in names.split(",")) if limited else ()
+        except ValueError as error:
+            raise ValueError(f"allow rule {text!r}: {error}") from None
+        return cls(_parse_host(host, text), tuple(_parse_ports(part, text) for part in ports.split(",")), who)
+
+    def permits_port(self, port: int) -> bool:
+        return any(first <= port <= last for first, last in self.ports)
 
     def __str__(self) -> str:
+        return self._what() + (_FOR + ",".join(map(str, self.who)) if self.who else "")
+
+    def _what(self) -> str:
         ports = ",".join(
             "*" if r == (1, 65535) else str(r[0]) if r[0] == r[1] else f"{r[0]}-{r[1]}" for r in self.ports
         )
@@ -157,30 +172,32 @@ class Allow:
         """The list that `rules` spell; ValueError names the rule that is wrong and what was expected."""
         return cls((Rule.parse(text) for text in rules), node_address)
 
-    def permits(self, host: str, port: int, addresses: Sequence[IPAddress]) -> bool:
+    def permits(self, host: str, port: int, addresses: Sequence[IPAddress], asker: Asker = NOBODY) -> bool:
         """Whether the agent may connect to `host` ("" is the node) at `port` by way of all `addresses`."""
         try:
-            self.judge_host(host, port)
-            self.judge_addresses(host, port, addresses)
+            self.judge_host(host, port, asker)
+            self.judge_addresses(host, port, addresses, asker)
         except RefusedError:
             return False
         return True
 
-    def judge_host(self, host: str, port: int) -> None:
+    def judge_host(self, host: str, port: int, asker: Asker = NOBODY) -> None:
         """Returns if some answer of the DNS could permit `host` at `port`; else RefusedError "not-allowed".
 
         A request that cannot succeed causes no DNS question: a stranger would otherwise speak through it.
         """
         name = normal_host(host)
-        rules = self._rules_for(name, port)
+        rules = self._rules_for(name, port, asker)
         address = literal_address(name)
         if not rules or (address is not None and not self._permits_address(address, rules)):
             raise self._refusal(host, port, rules)
 
-    def judge_addresses(self, host: str, port: int, addresses: Sequence[IPAddress]) -> None:
+    def judge_addresses(
+        self, host: str, port: int, addresses: Sequence[IPAddress], asker: Asker = NOBODY
+    ) -> None:
         """Returns if every address may be tried on behalf of `host`; RefusedError "not-allowed" otherwise."""
         name = normal_host(host)
-        rules = self._rules_for(name, port)
+        rules = self._rules_for(name, port, asker)
         by_name = any(rule.host == name for rule in rules)
         for address in addresses:
             # A service bound to loopback trusts its machine; a DNS answer must not borrow that trust.
@@ -193,9 +210,13 @@ class Allow:
         if not rules or (name and not addresses):
             raise self._refusal(host, port, rules)
 
-    def _rules_for(self, name: str, port: int) -> list[Rule]:
-        """The rules that say something about a request for `name` at `port`."""
-        rules = [rule for rule in self.rules if any(first <= port <= last for first, last in rule.ports)]
+    def _rules_for(self, name: str, port: int, asker: Asker) -> list[Rule]:
+        """The rules that say something about a request for `name` at `port` by `asker`."""
+        rules = [
+            rule
+            for rule in self.rules
+            if rule.permits_port(port) and (not rule.who or matches_any(rule.who, asker))
+        ]
         if not name:
             return [rule for rule in rules if isinstance(rule.host, Anywhere)]
         if literal_address(name) is not None or name == "localhost":

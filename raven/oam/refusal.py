@@ -15,11 +15,15 @@ STATUS: Final = {
     "bad-request": 400,  # not HTTP, or not the HTTP that the RFCs allow
     "bad-framing": 400,  # where the body ends could be read in two ways
     "bad-target": 400,  # the request names no target, or two
+    "not-permitted": 403,  # the gateway's policy
     "not-allowed": 403,  # the agent's allow list
     "no-such-page": 404,
     "bad-method": 405,  # only GET and HEAD on the gateway's own pages
+    "no-identity": 407,  # the policy permits it to some, and the asker has shown nothing
+    "bad-credentials": 407,  # an access token that is unknown, expired or revoked
     "head-timeout": 408,
     "head-too-large": 431,
+    "too-many": 429,  # one asker has too much open at once
     "registry": 500,
     "unknown-coding": 501,  # a transfer coding other than chunked
     "unknown-node": 502,

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from raven.pki.certificate import USE_OF_ROLE, Leaf, leaf_of_untrusted, load_ca_certificate, pin_of
 from raven.pki.csr import UNUSABLE, Key, PublicKey, key_hash
-from raven.pki.identity import Identity, gateway_identity, node_identity
+from raven.pki.identity import Identity, gateway_identity, node_identity, operator_identity
 from raven.pki.renewal import BACKDATE, CA_LIFE, LEAF_LIFE
 
 Random = Callable[[int], bytes]
@@ -83,12 +83,22 @@ class Authority:
         """
         return self._issue(gateway_identity(self.cluster, name), key, hosts, now, random)
 
+    def issue_operator(self, name: str, key: PublicKey, *, life: float, now: float, random: Random) -> Leaf:
+        """A certificate with which the holder of `key` can ask at O&M entries as `name` for `life` s."""
+        return self._issue(operator_identity(self.cluster, name), key, (), now, random, life)
+
     def _issue(
-        self, identity: Identity, key: PublicKey, hosts: Sequence[str], now: float, random: Random
+        self,
+        identity: Identity,
+        key: PublicKey,
+        hosts: Sequence[str],
+        now: float,
+        random: Random,
+        life: float = LEAF_LIFE,
     ) -> Leaf:
         names = [x509.UniformResourceIdentifier(identity.uri), *map(_host_name, hosts)]
         # A leaf that outlives its CA would be found out by OpenSSL alone, late.
-        not_after = min(now + LEAF_LIFE, self.certificate.not_valid_after_utc.timestamp())
+        not_after = min(now + life, self.certificate.not_valid_after_utc.timestamp())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name[:64])])
         certificate = (
             _builder(subject, self.certificate.subject, key, now, not_after, random)

@@ -20,7 +20,11 @@ from raven.pki.renewal import is_valid_at, renew_at
 PEM_MAX = 16384  # characters of one certificate looked at; ours have 900
 
 # What the TLS library of the other end demands of a certificate's holder (RFC 5280, section 4.2.1.12).
-USE_OF_ROLE = {Role.NODE: ExtendedKeyUsageOID.CLIENT_AUTH, Role.GATEWAY: ExtendedKeyUsageOID.SERVER_AUTH}
+USE_OF_ROLE = {
+    Role.NODE: ExtendedKeyUsageOID.CLIENT_AUTH,
+    Role.GATEWAY: ExtendedKeyUsageOID.SERVER_AUTH,
+    Role.OPERATOR: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
 
 
 @dataclass(frozen=True, slots=True)

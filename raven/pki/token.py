@@ -33,7 +33,7 @@ class JoinToken:
 
     def text(self) -> str:
         """The token as it is handed over; a secret."""
-        return f"{PREFIX}.{self.id}.{_encode(self.secret)}.{_encode(self.pin)}"
+        return f"{PREFIX}.{self.id}.{encode(self.secret)}.{encode(self.pin)}"
 
     def __str__(self) -> str:
         return repr(self)
@@ -42,9 +42,9 @@ class JoinToken:
 def new_token(pin: bytes, *, random: Callable[[int], bytes]) -> JoinToken:
     """A fresh token for the CA whose public key hashes to `pin`."""
     assert len(pin) == PIN_LEN
-    token_id = _encode(random(ID_LEN))
+    token_id = encode(random(ID_LEN))
     while token_id.startswith("-"):  # a command that names it would take it for an option
-        token_id = _encode(random(ID_LEN))
+        token_id = encode(random(ID_LEN))
     return JoinToken(token_id, random(SECRET_LEN), pin)
 
 
@@ -55,9 +55,9 @@ def parse_token_untrusted(text: str) -> JoinToken:
         raise RefusedError("token-malformed", f"a token reads {PREFIX}.ID.SECRET.PIN; this text does not")
     values = []
     for (name, length), part in zip(_PARTS, parts[1:], strict=True):
-        value = _decode_untrusted(part)
+        value = decode_untrusted(part)
         if value is None or len(value) != length:
-            expected = len(_encode(bytes(length)))
+            expected = len(encode(bytes(length)))
             raise RefusedError(
                 "token-malformed",
                 f"the token's {name} has {len(part)} characters, expected {expected} of base64url;"
@@ -79,17 +79,17 @@ def secret_matches(secret: bytes, stored_hash: bytes) -> bool:
 
 def pin_text(pin: bytes) -> str:
     """A pin for people, as it stands in a token."""
-    return _encode(pin)
+    return encode(pin)
 
 
-def _encode(value: bytes) -> str:
+def encode(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
 
 
-def _decode_untrusted(text: str) -> bytes | None:
+def decode_untrusted(text: str) -> bytes | None:
     """The bytes that encode to exactly `text`; a second spelling of the same bytes is None like garbage."""
     try:
         value = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         return None
-    return value if _encode(value) == text else None
+    return value if encode(value) == text else None

@@ -18,7 +18,8 @@ from raven.registry.interface import AuditHead, AuditRecord
 AUDIT_MAX = 100_000  # rows, about 20 MB: a day of a request a second, on a disk that must also hold the WAL
 AUDIT_FIELD_MAX = 500  # characters kept of a field; askers choose how long what they ask for is
 
-_FIELDS = "time, event, node, asker, target, verdict, detail"
+FIELDS = "time, event, node, asker, target, verdict, detail, request, sent, received, seconds"
+_OLD = 7  # fields of a line before there were more; one whose others are NULL is hashed as it was then
 HEAD = (
     "SELECT id, hash FROM audit WHERE hash IS NOT NULL UNION ALL SELECT id, hash FROM audit_anchor"
     " ORDER BY id DESC LIMIT 1"
@@ -27,8 +28,9 @@ HEAD = (
 # the lines after it; `newest` is what SQLite counted, which removing lines does not turn back.
 WHOLE = (
     "SELECT id, NULL AS time, NULL AS event, NULL AS node, NULL AS asker, NULL AS target, NULL AS verdict,"
-    " (SELECT seq FROM sqlite_sequence WHERE name = 'audit') AS detail, hash, 0 AS rank FROM audit_anchor"
-    f" UNION ALL SELECT id, {_FIELDS}, hash, 1 FROM audit WHERE id > (SELECT id FROM audit_anchor)"
+    " (SELECT seq FROM sqlite_sequence WHERE name = 'audit') AS detail, NULL AS request, NULL AS sent,"
+    " NULL AS received, NULL AS seconds, hash, 0 AS rank FROM audit_anchor"
+    f" UNION ALL SELECT id, {FIELDS}, hash, 1 FROM audit WHERE id > (SELECT id FROM audit_anchor)"
     " ORDER BY rank, id"
 )
 
@@ -55,9 +57,7 @@ def append(connection: sqlite3.Connection, records: Sequence[AuditRecord]) -> No
         number += 1
         previous = _link(previous, number, fields)
         rows.append((number, *fields, previous))
-    connection.executemany(
-        f"INSERT INTO audit (id, {_FIELDS}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
-    )
+    connection.executemany(f"INSERT INTO audit (id, {FIELDS}, hash) VALUES ({', '.join('?' * 13)})", rows)
     _prune(connection, number - AUDIT_MAX)
 
 
@@ -78,7 +78,7 @@ def check(rows: Iterable[Any], seen: AuditHead | None) -> AuditVerdict:
     for row in walk:
         if row["id"] != number + 1:
             return verdict(f"lines {number + 1} to {row['id'] - 1} are missing")
-        fields = tuple(row)[1:8]
+        fields = tuple(row)[1:12]
         if row["hash"] != _link(previous, row["id"], fields):
             return verdict(f"line {row['id']} is not what was written, or the line before it is not")
         number, previous = row["id"], row["hash"]
@@ -93,12 +93,22 @@ def check(rows: Iterable[Any], seen: AuditHead | None) -> AuditVerdict:
 
 def _link(previous: bytes, number: int, fields: Sequence[Any]) -> bytes:
     """The hash of a line: over the hash before it and all that the line says."""
-    return hashlib.sha256(previous + msgspec.json.encode([number, *fields])).digest()
+    told = fields if any(field is not None for field in fields[_OLD:]) else fields[:_OLD]
+    return hashlib.sha256(previous + msgspec.json.encode([number, *told])).digest()
 
 
 def _fields(r: AuditRecord) -> tuple[Any, ...]:
     texts = (r.event, r.node, r.asker, r.target, r.verdict, r.detail)
-    return (float(r.time), *(text[:AUDIT_FIELD_MAX] for text in texts))
+    request = None if r.request is None else r.request[:AUDIT_FIELD_MAX]
+    seconds = None if r.seconds is None else float(r.seconds)
+    return (
+        float(r.time),
+        *(text[:AUDIT_FIELD_MAX] for text in texts),
+        request,
+        r.sent,
+        r.received,
+        seconds,
+    )
 
 
 def _prune(connection: sqlite3.Connection, last: int) -> None:

@@ -65,7 +65,7 @@ def stage(directory: Path, *, now: float, random: Random) -> Authority:
         raise RefusedError(
             "rotating", "the CA before the current one is still trusted; `raven-gateway ca retire` ends that"
         )
-    current = load_authority(directory, _cluster(directory))
+    current = load_authority(directory, load_cluster(directory))
     staged = directory / "next"
     files.make_directory(staged)
     following = Authority.create(current.cluster, new_key(random), now=now, random=random)
@@ -92,7 +92,7 @@ def take_staged(directory: Path, issue_gateway: Callable[[Authority], str], *, n
             (directory / "trust.crt").unlink(missing_ok=True)
         staged, switching = directory / "next", directory / "switching"
         if (staged / "ca.crt").exists() and not switching.exists() and not (directory / "previous").exists():
-            current = load_authority(directory, _cluster(directory))
+            current = load_authority(directory, load_cluster(directory))
             files.write(staged / "gateway.crt", issue_gateway(current).encode())
             files.write(staged / "old.crt", current.certificate_pem.encode())
             staged.rename(switching)  # from here on it happens, whatever interrupts it
@@ -146,5 +146,6 @@ def _remove(directory: Path) -> None:
     directory.rmdir()
 
 
-def _cluster(directory: Path) -> str:
+def load_cluster(directory: Path) -> str:
+    """The name of the cluster whose gateway has this directory; StateError."""
     return files.read(directory / "cluster").decode("ascii", "replace").removesuffix("\n")

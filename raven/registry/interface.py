@@ -8,7 +8,7 @@ when the store fails; what was remembered before stays readable.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from raven.keys import PublicKey
 
@@ -87,6 +87,24 @@ class AuditRecord:
     target: str  # what was asked for
     verdict: str  # allowed, or the constant word of the refusal
     detail: str = ""
+    # Of a request at an O&M entry only:
+    request: str | None = None  # its id, the same in the agent's log
+    sent: int | None = None  # bytes to the target
+    received: int | None = None  # bytes from it
+    seconds: float | None = None  # from its head to its end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRecord:
+    """What proves the name of an O&M client: an access token, or the certificate of an operator."""
+
+    id: str  # of the token; serial of the certificate
+    kind: Literal["token", "certificate"]
+    name: str
+    secret_hash: bytes | None = field(default=None, repr=False)  # SHA-256 of the token's secret
+    created: float
+    expires: float
+    revoked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +172,20 @@ class Registry(Protocol):
 
     def remove_token(self, token_id: str) -> bool:
         """Durable."""
+        ...
+
+    def add_credential(self, credential: CredentialRecord) -> None:
+        """Durable."""
+        ...
+
+    def credential(self, credential_id: str) -> CredentialRecord | None: ...
+
+    def credentials(self) -> list[CredentialRecord]:
+        """Every one that is still remembered, newest first."""
+        ...
+
+    def revoke_credential(self, credential_id: str, *, now: float) -> bool:
+        """False when there is none, or it was revoked before. Durable; changes `revision`."""
         ...
 
     def enrol(

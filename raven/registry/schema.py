@@ -91,4 +91,24 @@ STEPS = (
 
     ALTER TABLE tokens ADD COLUMN role TEXT NOT NULL DEFAULT 'node' CHECK (role IN ('node', 'gateway'));
     """,
+    """
+    -- who may ask at the O&M entries: access tokens by their id, certificates of operators by their serial
+    CREATE TABLE credentials (
+        id          TEXT PRIMARY KEY,
+        kind        TEXT NOT NULL CHECK (kind IN ('token', 'certificate')),
+        name        TEXT NOT NULL,
+        secret_hash BLOB CHECK (length(secret_hash) = 32),
+        created     REAL NOT NULL,
+        expires     REAL NOT NULL,
+        revoked     REAL
+    ) STRICT;
+    CREATE TRIGGER credential_revoked AFTER UPDATE OF revoked ON credentials
+        BEGIN UPDATE revision SET value = value + 1; END;
+
+    -- NULL in lines that are not of a request, and in all lines before there were such columns
+    ALTER TABLE audit ADD COLUMN request TEXT;
+    ALTER TABLE audit ADD COLUMN sent INTEGER;
+    ALTER TABLE audit ADD COLUMN received INTEGER;
+    ALTER TABLE audit ADD COLUMN seconds REAL;
+    """,
 )

@@ -5,6 +5,7 @@ inside the transaction that acts on it, so that two gateways' joiners, or two pr
 """
 
 import contextlib
+import dataclasses
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from raven.registry.interface import (
     AuditHead,
     AuditRecord,
     CertificateRecord,
+    CredentialRecord,
     GatewayRecord,
     Issue,
     KnownGateways,
@@ -118,6 +120,26 @@ class SqliteRegistry:
     def remove_token(self, token_id: str) -> bool:
         with self._database.transaction(durable=True) as connection:
             return connection.execute("DELETE FROM tokens WHERE id = ?", (token_id,)).rowcount > 0
+
+    # Credentials of O&M clients
+
+    def add_credential(self, credential: CredentialRecord) -> None:
+        with self._database.transaction(durable=True) as connection:
+            connection.execute("DELETE FROM credentials WHERE expires < ?", (credential.created - REMEMBER,))
+            connection.execute(_INSERT_CREDENTIAL, dataclasses.asdict(credential))
+
+    def credential(self, credential_id: str) -> CredentialRecord | None:
+        rows = self._database.read("SELECT * FROM credentials WHERE id = ?", (credential_id,))
+        return CredentialRecord(**rows[0]) if rows else None
+
+    def credentials(self) -> list[CredentialRecord]:
+        rows = self._database.read("SELECT * FROM credentials ORDER BY created DESC, id")
+        return [CredentialRecord(**row) for row in rows]
+
+    def revoke_credential(self, credential_id: str, *, now: float) -> bool:
+        with self._database.transaction(durable=True) as connection:
+            query = "UPDATE credentials SET revoked = ? WHERE id = ? AND revoked IS NULL"
+            return connection.execute(query, (now, credential_id)).rowcount > 0
 
     # Joining
 
@@ -235,7 +257,7 @@ class SqliteRegistry:
             audit_log.append(connection, records)
 
     def audit(self, limit: int = 100) -> list[AuditRecord]:
-        query = "SELECT time, event, node, asker, target, verdict, detail FROM audit ORDER BY id DESC LIMIT ?"
+        query = f"SELECT {audit_log.FIELDS} FROM audit ORDER BY id DESC LIMIT ?"
         return [AuditRecord(**row) for row in self._database.read(query, (limit,))]
 
     def audit_head(self) -> AuditHead:
@@ -258,6 +280,10 @@ def open_existing(path: Path, *, now: float) -> Iterator[SqliteRegistry]:
 
 # Milliseconds rather than a count: a registry restored from a backup would tell numbers agents have seen.
 _NEW_LIST = "UPDATE gateway_list SET revision = max(revision + 1, ?)"
+_INSERT_CREDENTIAL = (
+    "INSERT INTO credentials (id, kind, name, secret_hash, created, expires, revoked)"
+    " VALUES (:id, :kind, :name, :secret_hash, :created, :expires, :revoked)"
+)
 _SEEN = "UPDATE nodes SET last_seen = max(coalesce(last_seen, 0), ?) WHERE name = ?"
 _FORGET_CERTIFICATES = "DELETE FROM certificates WHERE not_after < ?"
 _REVOKE = "UPDATE certificates SET revoked = ? WHERE node = ? AND revoked IS NULL"

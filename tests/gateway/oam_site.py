@@ -14,10 +14,14 @@ import trio
 
 from agent.dialer import Dialer
 from gateway.oam_connect import HttpProxy
+from gateway.oam_requests import EACH_MAX, Requests
 from gateway.tunnels import Offline
 from raven.control.messages import OpenRequest, encode
+from raven.net.tcp import peer_of
 from raven.net.tunnel import Priority, Tunnel, TunnelLost
+from raven.oam.asker import asker_from_address
 from raven.oam.audit import AuditLine
+from raven.oam.permits import default_policy
 from raven.oam.policy import Allow
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
@@ -41,12 +45,16 @@ class Node:
 class Site:
     """What a test can look at."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, each_max: int = EACH_MAX) -> None:
         self.audit: list[AuditLine] = []
         self.nodes: dict[str, Node] = {}
         self.offline: dict[str, Offline] = {}
         self.addresses: dict[str, list[str]] = {}  # names of the nodes at an address
-        self.proxy = HttpProxy(tunnels=self, audit=self, wall=lambda: NOW)
+        self.policy = default_policy()
+        self.requests = Requests(
+            tunnels=self, audit=self, policy=lambda: self.policy, wall=lambda: NOW, each_max=each_max
+        )
+        self.proxy = HttpProxy(requests=self.requests)
         self.port = 0  # of the proxy
         self._audited = trio.Event()
 
@@ -68,6 +76,10 @@ class Site:
         self.audit.append(line)
         self._audited.set()
         self._audited = trio.Event()
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        address, host = peer_of(stream)
+        await self.proxy.serve(stream, asker_from_address(address, host))
 
     # What a test needs
     async def dial(self) -> trio.SocketStream:
@@ -121,7 +133,7 @@ async def site(
 ) -> AsyncIterator[Site]:
     async with trio.open_nursery() as nursery:
         made = Site()
-        made.port = await nursery.start(serve_tcp, made.proxy.serve)
+        made.port = await nursery.start(serve_tcp, made.serve)
         for name in nodes:
             made.nodes[name] = await connect_node(nursery, name, allow)
         yield made

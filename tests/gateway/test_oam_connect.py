@@ -75,7 +75,7 @@ async def test_connect_joins_both_ends_and_passes_half_closes() -> None:
     assert (line.method, line.node, line.host, line.port) == ("CONNECT", "edge1", "", port)
     assert (line.verdict, line.status, line.detail) == ("allowed", 200, "")
     assert (line.bytes_to_target, line.bytes_from_target, line.time) == (5, 5, NOW)
-    assert line.asker.startswith("127.0.0.1:")
+    assert line.asker.startswith("anonymous at 127.0.0.1:")
     assert line.id
     assert line.duration > 0
 
@@ -152,7 +152,7 @@ async def test_why_there_is_no_answer() -> None:
                 assert s.audit[-1].verdict == reason
                 assert s.audit[-1].status == status
                 assert s.audit[-1].detail == body.strip()
-        assert s.proxy.refused == {
+        assert s.requests.refused == {
             reason: 4 if reason == "offline-node" else 2 for _, _, _, reason, _ in table
         }
 
@@ -223,7 +223,7 @@ async def test_a_fault_of_ours_ends_one_connection_only(capsys: pytest.CaptureFi
     async with site() as s, target(OK) as port:
         s.nodes["edge2"] = Scripted(fault)
         assert await s.ask(get("http://edge2/")) == b""
-        assert s.proxy.broken == {"fault": 1}
+        assert s.requests.broken == {"fault": 1}
         assert (await s.ask(get(f"http://edge1:{port}/", b"Connection: close"))).endswith(b"ok")
 
 
@@ -292,7 +292,7 @@ async def test_a_head_that_comes_too_slowly(autojump_clock: trio.testing.MockClo
             nursery.cancel_scope.cancel()
         assert head.startswith(b"HTTP/1.1 408 ")
         assert trio.current_time() - began == HEAD_TIMEOUT
-        assert s.proxy.refused == {"head-timeout": 1}
+        assert s.requests.refused == {"head-timeout": 1}
 
 
 # The gateway's own pages --------------------------------------------------------------------------

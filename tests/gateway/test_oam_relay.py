@@ -140,7 +140,7 @@ async def test_an_answer_that_is_cut_does_not_look_whole() -> None:
         (line,) = await s.lines(1)
         assert received == b"reset"
         assert (line.verdict, line.status, line.detail) == ("allowed", 200, "cut-answer")
-        assert s.proxy.broken == {"cut-answer": 1}
+        assert s.requests.broken == {"cut-answer": 1}
 
 
 async def test_a_target_that_says_nothing_or_not_http() -> None:

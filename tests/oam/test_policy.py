@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raven.errors import RefusedError
-from raven.oam.policy import DEFAULT_ALLOW, METADATA_ADDRESSES, Allow, IPAddress, Rule, real_address
+from raven.oam.asker import IPAddress
+from raven.oam.policy import DEFAULT_ALLOW, METADATA_ADDRESSES, Allow, Rule, real_address
 
 
 def addresses(*texts: str) -> list[IPAddress]:

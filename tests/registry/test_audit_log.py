@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,14 @@ from raven.registry.sqlite import SqliteRegistry
 NOW = 1_800_000_000.0
 
 
-def line(number: int, **given: str) -> AuditRecord:
-    fields = {"event": "http", "node": "shop-1", "asker": "b", "target": f"t{number}", "verdict": "allowed"}
+def line(number: int, **given: Any) -> AuditRecord:
+    fields: dict[str, Any] = {
+        "event": "http",
+        "node": "shop-1",
+        "asker": "b",
+        "target": f"t{number}",
+        "verdict": "allowed",
+    }
     return AuditRecord(time=NOW + number / 7, **{**fields, **given})
 
 
