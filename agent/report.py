@@ -40,6 +40,7 @@ def snapshot(of: Agent) -> AgentSnapshot:
         allow=[str(rule) for rule in of.dialer.allow.rules],
         refused=dict(of.dialer.refused),
         problems=[*of.problems, *of.allow_file.problems(), *of.renewal.problems(), *of.network.problems()],
+        tasks=trio.lowlevel.current_statistics().tasks_living,
     )
 
 

@@ -1,8 +1,8 @@
 """The two ends of a measured TCP stream: a server program at the edge, and clients as functions.
 
 The first byte that a client sends says what it wants: `d` zeros until it closes, `u` a count of what it
-sends, `e` the same byte back, `p` each byte back until it closes. Blocking sockets and large buffers: what is
-measured is the way between.
+sends, `e` the same byte back, `b` a count and so many bytes back, `p` each byte back until it closes.
+Blocking sockets and large buffers: what is measured is the way between.
 
     python -m bench.traffic PORT        serves on 127.0.0.1
 """
@@ -38,6 +38,11 @@ def _serve_one(peer: socket.socket) -> None:
                     peer.sendall(_COUNT.pack(_drain(peer, None)))
                 case b"e":
                     peer.sendall(b"e")
+                case b"b":
+                    (left,) = _COUNT.unpack(peer.recv(_COUNT.size, socket.MSG_WAITALL))
+                    while left and (piece := peer.recv(min(left, _BUFFER))):
+                        peer.sendall(piece)
+                        left -= len(piece)
                 case b"p":
                     while byte := peer.recv(1):
                         peer.sendall(byte)

@@ -44,6 +44,7 @@ def snapshot(of: Gateway) -> GatewaySnapshot:
         nodes=[_node(of, record) for record in of.registry.nodes()],
         refused=dict(of.server.refused),
         problems=problems,
+        tasks=trio.lowlevel.current_statistics().tasks_living,
     )
 
 

@@ -105,6 +105,7 @@ class GatewaySnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role
     nodes: list[NodeStatus]
     refused: dict[str, int]  # connections turned away since the start, by reason
     problems: list[str]  # sentences an operator should read
+    tasks: int = 0  # of the event loop, alive now; for whoever looks for a leak
 
 
 class UplinkStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +132,7 @@ class AgentSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role",
     allow: list[str]
     refused: dict[str, int]  # streams turned away since the start, by reason
     problems: list[str]
+    tasks: int = 0  # of the event loop, alive now
 
 
 class PingResult(msgspec.Struct, frozen=True, kw_only=True):
