@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams soak record clean
+.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams bench-packets soak record clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
@@ -15,8 +15,9 @@ help:
 	@echo "make e2e-kube [ARGS=...]  kubectl, API servers and kubelets, real ones (root; builds Kubernetes once: 5 minutes)"
 	@echo "make lint                 ruff, mypy --strict, import-linter"
 	@echo "make bench [ARGS=...]     speed and memory beside ssh -R and wireguard-go (root)"
-	@echo "make bench-streams         the stream lane's whole table; KONNECTIVITY=DIR, CHISEL=FILE, FRP=DIR join in"
+	@echo "make bench-streams        the stream lane's whole table; KONNECTIVITY=DIR, CHISEL=FILE, FRP=DIR join in"
 	@echo "make soak [ARGS=...]      mixed load for ten minutes (--minutes M); fails when something grows"
+	@echo "make bench-packets        the packet device alone, row by row; WIREGUARD_GO=path adds a newer one (root)"
 	@echo "make record               demo and benchmarks on an idle machine, kept in README, docs and bench/results"
 	@echo "make clean                removes the virtual environment, caches and what a killed demo left"
 
@@ -56,6 +57,9 @@ bench-streams: setup system
 
 soak: setup system
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+bench-packets: setup system
+	@$(BIN)/python -m bench.packets $(ARGS)
 
 record: setup system
 	@$(BIN)/python -m tests.demo --once --record docs/screenshots

@@ -7,14 +7,12 @@ import argparse
 import datetime
 import importlib
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.table import Row, as_json, markdown, rendered
+from bench.table import Row, as_json, machine, markdown, rendered
 from tests.demo.record import README, replace_block
 from tests.lab.errors import LabError
 from tests.lab.world import missing
@@ -62,22 +60,6 @@ def main() -> int:
         (RESULTS / f"{today}.md").write_text(text)
         replace_block(README, "bench", f"{where}:\n\n{markdown(rows)}")
     return 1 if failed else 0
-
-
-def machine() -> str:
-    """One line about what runs this and what else it does, with nothing in it about where it stands."""
-    model = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    load = os.getloadavg()[0]
-    busy = f", busy with other work (load {load:.1f}): believe ratios, not figures" if load > 0.5 else ""
-    kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
-    return (
-        f"{os.cpu_count()} cores, {model}, Linux {kernel}, "
-        f"{platform.python_implementation()} {platform.python_version()}{busy}"
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The packet devices that are compared, and the two places where they are: one wire, and pods behind hosts.
+"""The packet devices that are compared, and where: on one wire, between pods behind hosts, before many peers.
 
 All contestants stand at once; what is not measured is idle. Both ends of each share the machine's cores.
 """
@@ -6,16 +6,23 @@ All contestants stand at once; what is not measured is idle. Both ends of each s
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from bench.initiators import SOURCES
+from raven.keys import PrivateKey, PublicKey
 from tests.interop.pair import GO, RAVEN, Host, pair
 from tests.lab import programs, wires
 from tests.lab.errors import LabError
 from tests.lab.machine import Machine
 from tests.lab.world import World
+
+_SO_RCVBUFFORCE: Final = 33
+_INNER: Final = int(IPv4Address("10.10.0.0"))
 
 
 class Contestant(NamedTuple):
@@ -23,6 +30,8 @@ class Contestant(NamedTuple):
 
     name: str
     program: str
+    ours: bool = False
+    superframes: bool = False
 
 
 class Place(NamedTuple):
@@ -35,7 +44,7 @@ class Place(NamedTuple):
 
 
 DEBIAN = Contestant("wireguard-go (Debian)", GO)
-PLAIN = Contestant("raven-wg", RAVEN)
+PLAIN = Contestant("raven-wg", RAVEN, ours=True)
 
 
 def contestants() -> list[Contestant]:
@@ -43,7 +52,7 @@ def contestants() -> list[Contestant]:
     chosen = [DEBIAN]
     newer = os.environ.get("WIREGUARD_GO")
     if newer:
-        chosen.append(Contestant("wireguard-go (WIREGUARD_GO)", newer))
+        chosen.append(Contestant("wireguard-go (newer)", newer))
     for one in chosen:
         if shutil.which(one.program) is None:
             raise LabError(f"{one.program} is not installed")
@@ -83,3 +92,47 @@ def pods(contestant: Contestant) -> Iterator[Place]:
         programs.ping_until(world.cloud_pod, site.pod_address, seconds=15)
         programs.iperf_server(site.pod)
         yield Place(world.cloud_pod, site.pod, site.pod_address, (cloud, edge))
+
+
+class Hub(NamedTuple):
+    """One device, and a socket with many addresses on the host beside it."""
+
+    device: Host
+    sender: socket.socket
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.device.outer4, self.device.port
+
+    def resident(self) -> int:
+        """Bytes of memory that the device has now."""
+        assert self.device.process is not None
+        return self.device.process.resident_bytes()
+
+    def add_peers(self, keys: Sequence[PublicKey]) -> None:
+        """Configures them, in one go and with an address each."""
+        lines = ["[Interface]", f"PrivateKey = {self.device.private}", f"ListenPort = {self.device.port}"]
+        for number, key in enumerate(keys, 1):
+            lines += [
+                "[Peer]",
+                f"PublicKey = {key.to_base64()}",
+                f"AllowedIPs = {IPv4Address(_INNER + number)}/32",
+            ]
+        path = self.device.machine.directory / "hub.conf"
+        path.write_text("\n".join(lines) + "\n")
+        self.device.machine.run("wg", "setconf", self.device.interface, str(path))
+
+
+@contextlib.contextmanager
+def hub(contestant: Contestant, private: PrivateKey) -> Iterator[Hub]:
+    """A device with that private key and no peer."""
+    with tempfile.TemporaryDirectory(prefix="rvn-bench-") as directory, pair(Path(directory)) as (a, b):
+        a.private = private.to_base64()
+        a.start(contestant.program)
+        wires.ip([f"route add local {SOURCES} dev lo"], namespace=b.machine.namespace)
+        wires.ip([f"route add {SOURCES} via {b.outer4}"], namespace=a.machine.namespace)
+        with b.machine.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+            sender.setblocking(False)
+            sender.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)  # answers to a whole burst
+            sender.bind(("0.0.0.0", 0))
+            yield Hub(a, sender)

@@ -1,7 +1,7 @@
 """Tables with several contestants: a row is one measurement, a column whoever took it in the same run.
 
 A goal names a peer and a ratio, so it is judged only where that peer was measured; a share of a limit needs
-nobody. The first column is Raven's.
+nobody. The first column is Raven's, where a single one is.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ class Goal:
 
     ratio: float
     peer: str = ""
+    ours: str = OURS  # whose figure is judged
 
     def __str__(self) -> str:
         return f"{self.ratio:g} × {self.peer}" if self.peer else f"{self.ratio:g}"
@@ -36,7 +37,7 @@ class Line:
 
     def share(self, goal: Goal) -> float | None:
         """Our figure as a multiple of what the goal refers to; None where that was not measured."""
-        ours = self.figures.get(OURS)
+        ours = self.figures.get(goal.ours)
         against = self.figures.get(goal.peer) if goal.peer else 1.0
         return ours / against if ours is not None and against else None
 
@@ -53,7 +54,12 @@ class Line:
         for goal in self.goals:
             if (share := self.share(goal)) is not None:
                 word = "met" if self.holds(goal) else "MISSED"
-                yield f"{sign} {goal}: {share:.2f} {word}" if goal.peer else f"{sign} {goal}: {word}"
+                whose = "" if goal.ours == OURS else f"{goal.ours} "
+                yield (
+                    f"{whose}{sign} {goal}: {share:.2f} {word}"
+                    if goal.peer
+                    else f"{whose}{sign} {goal}: {word}"
+                )
 
 
 def _cells(line: Line, contestants: Sequence[str]) -> Iterator[str]:
@@ -66,9 +72,9 @@ def _cells(line: Line, contestants: Sequence[str]) -> Iterator[str]:
 
 
 def contestants(lines: Iterable[Line]) -> list[str]:
-    """Whoever has a figure, Raven first, the others in the order they appear."""
+    """Whoever has a figure, in the order they appear; Raven first."""
     seen = {name: None for line in lines for name in line.figures}
-    return [OURS, *(name for name in seen if name != OURS)]
+    return sorted(seen, key=lambda name: name != OURS)
 
 
 def rendered(lines: Sequence[Line], title: str = "") -> Table:

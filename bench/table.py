@@ -6,8 +6,11 @@ Interleaved means ours, theirs, ours, theirs: a neighbour that wakes up on the m
 
 import dataclasses
 import math
+import os
+import platform
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from rich.table import Table
 
@@ -58,14 +61,16 @@ def percentile(values: Iterable[float], share: float) -> float:
 HEADINGS = ("what", "Raven", "instead", "", "ratio", "goal")
 
 
-def _cells(row: Row) -> Iterator[str]:
-    def figure(value: float) -> str:
-        digits = 0 if value >= 100 else 1 if value >= 10 else 2
-        return f"{value:.{digits}f} {row.unit}"
+def amount(value: float, unit: str) -> str:
+    """`value` with three digits that count."""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f} {unit}"
 
+
+def _cells(row: Row) -> Iterator[str]:
     yield row.what
-    yield figure(row.ours)
-    yield "" if row.theirs is None else figure(row.theirs)
+    yield amount(row.ours, row.unit)
+    yield "" if row.theirs is None else amount(row.theirs, row.unit)
     yield row.peer
     yield "" if row.ratio is None else f"{row.ratio:.2f}x"
     sign = ">=" if row.higher_is_better else "<="
@@ -94,3 +99,19 @@ def markdown(rows: Iterable[Row]) -> str:
 def as_json(rows: Iterable[Row]) -> list[dict[str, object]]:
     """The rows as JSON objects: the fields of Row and the ratio."""
     return [dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows]
+
+
+def machine() -> str:
+    """One line about what runs this and what else it does, with nothing in it about where it stands."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    load = os.getloadavg()[0]
+    busy = f", busy with other work (load {load:.1f}): believe ratios, not figures" if load > 0.5 else ""
+    kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
+    return (
+        f"{os.cpu_count()} cores, {model}, Linux {kernel}, "
+        f"{platform.python_implementation()} {platform.python_version()}{busy}"
+    )

@@ -13,11 +13,10 @@ from typing import TypeVar
 from rich.console import Console
 
 from bench import traffic
-from bench.__main__ import machine
 from bench.grid import OURS, Goal, Line, markdown, rendered
 from bench.streams import figures
 from bench.streams.ways import Way, build
-from bench.table import percentile
+from bench.table import machine, percentile
 from tests.lab.errors import LabError
 from tests.lab.world import World, missing
 

@@ -152,14 +152,20 @@ def iperf_command(server: str, *, seconds: float, port: int = 5201) -> tuple[str
     return ("iperf3", "-c", server, "-p", str(port), "-t", f"{seconds:g}", "-C", "cubic", "-J")
 
 
-def iperf_result(said: str) -> Transfer:
-    """What iperf3's JSON says; LabError with iperf3's own words when it failed."""
+def iperf_report(said: str) -> Any:
+    """iperf3's JSON; LabError with iperf3's own words when it failed."""
     try:
         report = json.loads(said)
     except ValueError:
         raise LabError(f"iperf3 said {said.strip()[-200:]!r}") from None
     if "error" in report:
         raise LabError(f"iperf3: {report['error']}")
+    return report
+
+
+def iperf_result(said: str) -> Transfer:
+    """The same as a transfer."""
+    report = iperf_report(said)
     seconds = [interval["sum"]["bits_per_second"] / 1e9 for interval in report["intervals"]]
     return Transfer(report["end"]["sum_received"]["bits_per_second"] / 1e9, seconds)
 
