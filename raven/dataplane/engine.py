@@ -20,7 +20,7 @@ from raven.errors import PeerError
 from raven.ip import header as h
 from raven.ip.gro import Joiner
 from raven.ip.gso import Cutter, complete_checksum
-from raven.wg.configuration import DeviceChange, DeviceState, UapiError
+from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 from raven.wg.device import Device, Transmit
 from raven.wg.keypair import run_limit
 
@@ -86,6 +86,9 @@ class Engine:
 
     def state(self) -> DeviceState:
         return self._device.state()
+
+    def status(self) -> Status:
+        return self._device.status()
 
     def configure(self, change: DeviceChange) -> None:
         """Applies all of `change`, or nothing: UapiError."""
@@ -183,6 +186,7 @@ class Engine:
             return
         if pending:
             device.send(pending, now)
+        self._write_packets()  # what was too large for its path went back to its sender, as ICMP
         self._flush(now)
 
     def _send_segments(

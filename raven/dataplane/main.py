@@ -61,6 +61,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from raven.dataplane import privileges
     from raven.dataplane.engine import Engine
+    from raven.dataplane.routes import path_mtu
     from raven.dataplane.tun import Tun
     from raven.dataplane.uapi import UapiServer
     from raven.wg.device import Device
@@ -84,6 +85,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
             tai64n=lambda: tai64n(*divmod(time.time_ns(), 10**9)),
             random=secrets.token_bytes,
             wall=time.time,
+            route_mtu=lambda endpoint: path_mtu(endpoint, device.fwmark),
             mtu=_MTU,
         )
         engine = Engine(loop, tun, device, ended)

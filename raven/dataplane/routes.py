@@ -1,4 +1,4 @@
-"""Notices that routes change, and asks which interface the host would send by.
+"""Notices that routes change, and asks which interface the host would send by, and how much at a time.
 
 An answer leaves from the address that was contacted. The kernel's WireGuard keeps to that for as long as the
 route from there leaves by the interface the peer was heard on; when a better route takes over, or the old one
@@ -26,6 +26,28 @@ _U32 = struct.Struct("=I")
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 _NLM_F_REQUEST: Final = 1
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_MARK = 1, 2, 4, 16
+
+_SO_MARK: Final = 36
+_IP_MTU: Final = 14  # ip(7), for a connected socket
+_IPV6_MTU: Final = 24
+
+
+def path_mtu(endpoint: Endpoint, fwmark: int) -> int:
+    """Bytes of the largest outer packet that the host knows to fit the path to `endpoint`; 0: no route.
+
+    That is the MTU of the route or the first link, or what a router has said since.
+    """
+    six = ":" in endpoint.host
+    try:
+        with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            if fwmark:
+                asker.setsockopt(socket.SOL_SOCKET, _SO_MARK, fwmark)
+            asker.connect((endpoint.host, endpoint.port, 0, endpoint.scope) if six else endpoint[:2])
+            if six:
+                return asker.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+            return asker.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+    except OSError:
+        return 0
 
 
 class RouteWatch:

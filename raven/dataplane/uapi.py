@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 
 from raven.errors import RavenError
 from raven.wg import uapi
-from raven.wg.configuration import DeviceChange, DeviceState, UapiError
+from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 
 log = logging.getLogger("raven.uapi")
 
@@ -30,6 +30,8 @@ class SocketError(RavenError):
 
 class Configurable(Protocol):
     def state(self) -> DeviceState: ...
+
+    def status(self) -> Status: ...
 
     def configure(self, change: DeviceChange) -> None: ...
 
@@ -86,6 +88,8 @@ class UapiServer:
                 return uapi.format_errno(0)
             if verb == uapi.COUNTERS:
                 return uapi.format_counters(self._device.state().counters)
+            if verb == uapi.STATUS:
+                return uapi.format_status(self._device.status())
             raise UapiError(errno.EPROTO, "a request starts with get=1 or set=1")
         except UapiError as error:
             log.error("%s: %s", self.path.name, error)

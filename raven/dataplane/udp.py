@@ -34,6 +34,7 @@ _IPV6_PKTINFO: Final = 50
 _IPV6_HOPLIMIT: Final = 52
 _IPV6_RECVTCLASS: Final = 66
 _PMTUDISC_DONT: Final = 0
+_PMTUDISC_PROBE: Final = 3  # "don't fragment", at any size that the first link takes
 
 _ANCILLARY_MAX: Final = 256  # bytes; three control messages take at most 104
 _DATAGRAM_MAX: Final = 65535
@@ -214,7 +215,9 @@ class UdpSocket:
 
         BlockingIOError: nothing was sent, and it is worth trying again when the socket is writable.
         """
-        endpoint, segment_size, data, tos, hops = transmit
+        endpoint, segment_size, data, tos, hops, whole = transmit
+        if whole:
+            return self._send_whole(transmit)
         address = (endpoint.host, endpoint.port, 0, endpoint.scope) if self._six else endpoint[:2]
         single = len(data) <= segment_size
         if not single and not self._segment:
@@ -238,8 +241,20 @@ class UdpSocket:
             return self._send_one_by_one(transmit, address)
         return ""
 
+    def _send_whole(self, transmit: Transmit) -> str:
+        """Sends a datagram that no router may cut. One that even the first link does not take is no fault."""
+        level, option = (
+            (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER) if self._six else (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
+        )
+        self._socket.setsockopt(level, option, _PMTUDISC_PROBE)
+        try:
+            reason = self.send(transmit._replace(whole=False))
+        finally:
+            self._socket.setsockopt(level, option, _PMTUDISC_DONT)
+        return "" if reason == "udp-too-long" else reason
+
     def _send_one_by_one(self, transmit: Transmit, address: tuple[object, ...]) -> str:
-        endpoint, segment_size, data, tos, hops = transmit
+        endpoint, segment_size, data, tos, hops, _ = transmit
         control = self._control(0, endpoint.source, tos, hops)
         for at in range(0, len(data), segment_size):
             try:

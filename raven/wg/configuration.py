@@ -46,6 +46,9 @@ class PeerChange:
     replace_allowed_ips: bool = False  # before `allowed_ips` are added
     allowed_ips: Sequence[IPNetwork] = ()  # added; a network moves here from the peer that had it
     removed_allowed_ips: Sequence[IPNetwork] = ()  # taken away if this peer has them
+    # Our own, for a `raven-wg` alone; no other device understands them.
+    probes: bool | None = None  # whether the other end answers probes of the path's MTU
+    rekey: bool = False  # start a handshake now: the other end may have lost its keys
 
     def __post_init__(self) -> None:
         _check("persistent_keepalive_interval", self.keepalive, KEEPALIVE_MAX)
@@ -91,3 +94,22 @@ class DeviceState:
     fwmark: int = 0
     peers: Sequence[PeerState] = ()
     counters: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStatus:
+    """What a `raven-wg` knows of one peer beside WireGuard."""
+
+    mtu: int = 0  # bytes of the largest packet to it
+    proven_mtu: int = 0  # the largest it has answered for; 0 without probes
+    probes: bool = False  # it is asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What a `raven-wg` knows of itself beside WireGuard."""
+
+    mtu: int = 0  # bytes, of the link
+    # By name; "" is on, else why it is off. Empty for a device that tells nothing.
+    offloads: Mapping[str, str] = field(default_factory=dict)
+    peers: Mapping[PublicKey, PeerStatus] = field(default_factory=dict)

@@ -8,16 +8,19 @@ by reason and dropped.
 from collections.abc import Callable, Container, Sequence
 
 from raven.errors import PeerError
+from raven.ip.mss import SYN_MAX, clamp_mss
 from raven.keys import PrivateKey
 from raven.wg.configuration import (
     NO_PRIVATE_KEY,
     DeviceChange,
     DeviceState,
+    Status,
 )
 from raven.wg.constants import HANDSHAKE_TOS
 from raven.wg.endpoint import Endpoint
 from raven.wg.events import Event
 from raven.wg.handshake import authenticate_initiation, open_initiation
+from raven.wg.inband import is_inband
 from raven.wg.keypair import RUN_SEGMENTS_MAX
 from raven.wg.messages import (
     TRANSPORT_HEADER,
@@ -39,6 +42,7 @@ from raven.wg.packet import (
     IPV6_HEADER_LEN,
     SOURCE_V4,
     SOURCE_V6,
+    is_tcp,
     mark_congestion,
     may_be_nested,
     nested_hops,
@@ -66,12 +70,16 @@ class Device:
         tai64n: Callable[[], bytes],
         random: Callable[[int], bytes],
         wall: Callable[[], float],
+        route_mtu: Callable[[Endpoint], int] = lambda _: 0,
         mtu: int = 1420,
     ) -> None:
-        """`tai64n()`: 12 bytes (`messages.tai64n`); `random(n)`: n secret bytes; `wall()`: Unix seconds."""
+        """`tai64n()`: 12 bytes (`messages.tai64n`); `random(n)`: n secret bytes; `wall()`: Unix seconds;
+        `route_mtu(endpoint)`: bytes of an outer packet that the host knows to fit the path, 0 for unknown."""
         self.listen_port = 0  # what the driver bound; it sets this after binding port 0
         self.fwmark = 0
-        self._shared: Shared[Peer] = Shared(tai64n=tai64n, random=random, wall=wall, mtu=mtu)
+        self._shared: Shared[Peer] = Shared(
+            tai64n=tai64n, random=random, wall=wall, route_mtu=route_mtu, mtu=mtu
+        )
         self._outbox = self._shared.outbox
         self._peers = Peers(self._shared)
         self._load = LoadMeter()
@@ -80,7 +88,7 @@ class Device:
     # Packets out --------------------------------------------------------------------------------------
 
     def send(self, packets: Sequence[memoryview], now: float) -> None:
-        """Plaintext IP packets, borrowed until the call returns.
+        """Plaintext IP packets, borrowed until the call returns; the MSS of a TCP SYN is lowered in place.
 
         Packets in a row of one size, destination and ECN (the last may be shorter) leave as one Transmit.
         """
@@ -118,6 +126,9 @@ class Device:
                 self._outbox.drop(Drop.LOOP, end - start)
             else:
                 run = packets if end - start == count else packets[start:end]
+                if size <= SYN_MAX and is_tcp(version, key[1]):
+                    for packet in run:
+                        clamp_mss(packet, peer.mtu)
                 peer.send(run, size, outer_tos_of_word(key[0]), now, hops)
             start = end
 
@@ -167,10 +178,10 @@ class Device:
                 run = datagrams if end - start == count else datagrams[start:end]
                 packets = peer.receive(keypair, run, counter, endpoint, now)
                 if packets:
-                    self._deliver(peer, packets, ecn)
+                    self._deliver(peer, packets, ecn, now)
             start = end
 
-    def _deliver(self, peer: Peer, packets: list[memoryview], ecn: int) -> None:
+    def _deliver(self, peer: Peer, packets: list[memoryview], ecn: int, now: float) -> None:
         """Cuts padding off, and lets through what comes from the peer's own addresses."""
         outbox = self._outbox
         out = outbox.packets
@@ -185,7 +196,10 @@ class Device:
             elif version == 6 and size >= IPV6_HEADER_LEN:
                 key = SOURCE_V6.unpack_from(packet)
             else:
-                outbox.drop(Drop.INNER_MALFORMED)
+                if is_inband(packet):
+                    peer.inband_received(packet, now)
+                else:
+                    outbox.drop(Drop.INNER_MALFORMED)
                 continue
             if key != last_key:
                 if version == 4:
@@ -208,6 +222,8 @@ class Device:
                 packet = packet[:total]
             if ecn == ECN_CE:
                 mark_congestion(packet)
+            if total <= SYN_MAX:
+                clamp_mss(packet, peer.mtu)
             out.append(packet)
 
     def _receive_handshake(self, kind: int, message: bytes, endpoint: Endpoint, now: float) -> None:
@@ -313,6 +329,10 @@ class Device:
             peers=self._peers.states(),
             counters=dict(self.counters),
         )
+
+    def status(self) -> Status:
+        """What `raven_status=1` answers; offloads are the driver's to add."""
+        return Status(mtu=self.mtu, peers=self._peers.statuses())
 
     def link_up(self, now: float) -> None:
         """Call when the interface comes up: handshakes may start. A new device counts as up."""

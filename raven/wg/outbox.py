@@ -23,6 +23,7 @@ class Transmit(NamedTuple):
     data: memoryview | bytes
     tos: int = 0  # IP TOS / traffic class of the outer header: DSCP and ECN
     hops: int = 0  # TTL / hop limit of the outer header; 0: the system's
+    whole: bool = False  # arrives in one piece or not at all: "don't fragment", whatever the host knows
 
 
 class Drop(enum.StrEnum):
@@ -50,7 +51,7 @@ class Drop(enum.StrEnum):
     NO_PEER = "no-peer"  # no peer's allowed IPs hold the destination
     LOOP = "routing-loop"  # a tunnel inside a tunnel inside ..., again and again
     NO_ENDPOINT = "no-endpoint"  # nobody knows where that peer is
-    TOO_LARGE = "too-large"  # does not fit in a datagram
+    TOO_LARGE = "too-large"  # does not fit the path, and its sender was told so; or no datagram at all
     STAGED_FULL = "staged-full"  # too many packets wait for a handshake
     HANDSHAKE_FAILED = "handshake-failed"  # waited for a handshake that was given up, or whose peer went
 

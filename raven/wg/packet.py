@@ -9,6 +9,9 @@ import struct
 IPV4_HEADER_LEN = 20  # bytes, without options
 IPV6_HEADER_LEN = 40  # bytes
 UDP_HEADER_LEN = 8  # bytes
+# Bytes around an inner packet: the outer header, UDP's, and the transport message's 32.
+OVERHEAD_V4 = IPV4_HEADER_LEN + UDP_HEADER_LEN + 32
+OVERHEAD_V6 = IPV6_HEADER_LEN + UDP_HEADER_LEN + 32
 TRANSPORT_START = b"\x04\0\0\0"  # how a transport message starts: its type, and three reserved bytes
 
 # What one run of packets has in common on its way out. IPv4: u8 version and IHL, u8 TOS, ..., u32 middle (u16
@@ -21,6 +24,7 @@ DESTINATION_V6 = struct.Struct("!H4xH16xQQ")
 SOURCE_V4 = struct.Struct("!BxH8xI")
 SOURCE_V6 = struct.Struct("!B3xH2xQQ")
 
+PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17
 PROTOCOL_FRAGMENT = 44  # IPv6's extension header
 FRAGMENT_V4 = 0x3FFF  # of flags and offset: more fragments follow, or some came before
@@ -56,6 +60,11 @@ def outer_tos_of_word(word: int) -> int:
     """The same from the packet's first 16 bits."""
     ecn = (word if word >> 12 == 4 else word >> 4) & ECN_MASK
     return ECN_ECT0 if ecn == ECN_CE else ecn
+
+
+def is_tcp(version: int, middle: int) -> bool:
+    """Whether it is TCP, by the second value of the `DESTINATION` struct; extension headers hide it."""
+    return (middle & 0xFF if version == 4 else middle >> 8) == PROTOCOL_TCP
 
 
 def may_be_nested(version: int, middle: int) -> bool:

@@ -28,10 +28,13 @@ from raven.wg.handshake import (
     create_initiation,
     create_response,
 )
+from raven.wg.inband import TYPE_PROBE, Probe, decode_untrusted
 from raven.wg.keypair import Keypair, Keypairs, padded_size, run_limit
 from raven.wg.messages import TAI64N_LEN, TRANSPORT_OVERHEAD, CookieReply, Response
 from raven.wg.outbox import Drop, Transmit
-from raven.wg.packet import outer_fields
+from raven.wg.oversize import Oversize
+from raven.wg.packet import OVERHEAD_V4, OVERHEAD_V6, outer_fields
+from raven.wg.path_mtu import FLOOR, PathMtu
 from raven.wg.shared import Shared
 from raven.wg.staging import StagedPackets
 from raven.wg.timers import PeerTimers, Timer
@@ -50,6 +53,7 @@ class Peer:
         "_last_initiation_received",
         "_macs",
         "_newest_timestamp",
+        "_oversize",
         "_refreshed_late",
         "_shared",
         "_staged",
@@ -58,6 +62,7 @@ class Peer:
         "endpoint",
         "keepalive",
         "last_handshake",
+        "path",
         "preshared_key",
         "public_key",
         "rx_bytes",
@@ -72,6 +77,8 @@ class Peer:
         self.last_handshake = 0.0  # Unix seconds
         self.rx_bytes = 0
         self.tx_bytes = 0
+        self.path = PathMtu()
+        self._oversize = Oversize(shared.outbox, shared.random)
         self._shared = shared
         self._static_static = b""  # DH of both static keys, once it was needed
         self._macs = MacGenerator(public_key)
@@ -93,6 +100,10 @@ class Peer:
         """One run: packets of `size` bytes, the last maybe shorter. Sealed now, or staged for a handshake."""
         if self.endpoint is None:
             self._shared.outbox.drop(Drop.NO_ENDPOINT, len(packets))
+            return
+        if size > self.path.limit:
+            for run in self._oversize.fit(packets, self.path.limit, now):
+                self.send(run, len(run[0]), tos, now, hops)
             return
         keypair = self._keypairs.current
         if keypair is not None and keypair.can_seal(len(packets), now):
@@ -116,17 +127,20 @@ class Peer:
         outbox = shared.outbox
         endpoint = self.endpoint
         assert endpoint is not None
-        limit = run_limit(size, shared.mtu)
+        mtu = self.mtu
+        limit = run_limit(size, mtu)
         if limit == 0:
             outbox.drop(Drop.TOO_LARGE, len(packets))
             return
-        stride = padded_size(size, shared.mtu) + TRANSPORT_OVERHEAD
+        stride = padded_size(size, mtu) + TRANSPORT_OVERHEAD
         for start in range(0, len(packets), limit):
             run = packets if len(packets) <= limit else packets[start : start + limit]
-            data = keypair.seal_run(run, size, shared.mtu, outbox.outbound)
+            data = keypair.seal_run(run, size, mtu, outbox.outbound)
             outbox.transmits.append(Transmit(endpoint, min(stride, len(data)), data, tos, hops))
             self.tx_bytes += len(data)
         self._timers.messages_sent(now, data=size > 0)
+        if size > FLOOR and self.path.large_sent(now):
+            self._examine_path(now)
         if keypair.needs_renewal(now):
             self.initiate(now)
 
@@ -152,10 +166,13 @@ class Peer:
         sizes = sum(map(len, packets))
         self.rx_bytes += sizes + TRANSPORT_OVERHEAD * len(packets)
         self._timers.messages_received(now, data=sizes > 0)
+        if self.path.unheard:
+            self.path.heard()
         if keypair is self._keypairs.next:
             self._forget(self._keypairs.confirmed(now))
-            self._handshake_completed()
+            self._handshake_completed(now)
             self._send_staged(now)
+            self._examine_new_path(now)
         self._refresh_if_late(now)
         if not packets[-1]:  # keepalives are the shortest messages, so a run ends with them
             packets = [packet for packet in packets if packet]
@@ -175,7 +192,70 @@ class Peer:
         if endpoint != self.endpoint:
             if not endpoint.same_place(self.endpoint):
                 self._shared.outbox.events.append(PeerRoamed(self.public_key, endpoint))
-            self.endpoint = endpoint
+            self.move_to(endpoint)
+
+    def move_to(self, endpoint: Endpoint) -> None:
+        """The peer is at `endpoint` from now on, as it showed or as somebody configured."""
+        if self.endpoint is None or endpoint.host != self.endpoint.host:
+            self.path.changed()
+        self.endpoint = endpoint
+
+    # The path -----------------------------------------------------------------------------------------
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of the largest packet that fits both the link and the path."""
+        return min(self._shared.mtu, self.path.limit)
+
+    def inband_received(self, message: memoryview, now: float) -> None:
+        """Call with what the peer sealed for this device itself (`inband`); answers probes."""
+        decoded = decode_untrusted(message)
+        if decoded is None:
+            self._shared.outbox.drop(Drop.INNER_MALFORMED)
+            return
+        kind, probe = decoded
+        if kind == TYPE_PROBE:
+            self._send_inband(probe.encode_answer(), now)
+        else:
+            self._send_probes(self.path.answered(probe, now), now)
+
+    def configure_probes(self, cooperative: bool) -> None:
+        """`cooperative`: the other end answers probes."""
+        if cooperative != self.path.cooperative:
+            self.path.changed()
+            self.path.cooperative = cooperative
+
+    def _examine_new_path(self, now: float) -> None:
+        """Asks how large packets may be before the first large one is lost."""
+        if not self.path.proven and self.path.is_due(now):
+            self._examine_path(now)
+
+    def _examine_path(self, now: float) -> None:
+        shared, path = self._shared, self.path
+        assert self.endpoint is not None
+        overhead = OVERHEAD_V6 if ":" in self.endpoint.host else OVERHEAD_V4
+        path.hinted(max(0, shared.route_mtu(self.endpoint) - overhead), now)
+        if path.cooperative:
+            token = int.from_bytes(shared.random(8), "little")
+            self._send_probes(path.search(shared.mtu, token, now), now)
+
+    def _send_probes(self, probes: Sequence[Probe], now: float) -> None:
+        if not all(self._send_inband(probe.encode(), now) for probe in probes):
+            self.path.interrupted()
+        self._timers.probes_sent(self.path.deadline)
+
+    def _send_inband(self, message: bytes, now: float) -> bool:
+        """Seals and sends one message to the device at the other end; whether there were keys for it."""
+        keypair, outbox = self._keypairs.current, self._shared.outbox
+        if keypair is None or self.endpoint is None or not keypair.can_seal(1, now):
+            return False
+        size = len(message)
+        if run_limit(size, size):
+            data = keypair.seal_run([message], size, size, outbox.outbound)
+            outbox.transmits.append(Transmit(self.endpoint, len(data), data, whole=True))
+            self.tx_bytes += len(data)
+            self._timers.messages_sent(now, data=False)
+        return True
 
     # Staged packets -----------------------------------------------------------------------------------
 
@@ -241,6 +321,13 @@ class Peer:
         self._send_handshake_message(message.encode(), now)
         self._timers.handshake_initiated(now, jitter=shared.jitter())
 
+    def rekey(self, now: float) -> None:
+        """Starts a handshake although the keys are good: the other end may have lost them."""
+        keypair = self._keypairs.current
+        if keypair is None or now - keypair.born >= REKEY_TIMEOUT:
+            self._last_handshake_sent = _LONG_AGO
+        self.initiate(now)
+
     def answer(self, initiation: Authenticated, length: int, endpoint: Endpoint, now: float) -> None:
         """Call with an authenticated initiation of `length` bytes; PeerError if replayed or flooding."""
         if initiation.timestamp <= self._newest_timestamp:
@@ -270,9 +357,10 @@ class Peer:
         self._forget_initiated()
         self._handshake_message_received(length, endpoint, now)
         self._adopt(keys, initiator=True, now=now)
-        self._handshake_completed()
+        self._handshake_completed(now)
         # The responder may not send before it has heard us under the new keys.
         self.send_keepalive(now)
+        self._examine_new_path(now)
 
     def cookie_reply_received(self, reply: CookieReply, now: float) -> None:
         """Call with a cookie reply to our index; the next handshake message uses the cookie. PeerError."""
@@ -308,7 +396,8 @@ class Peer:
             self._forget(self._keypairs.responded(keypair, now))
         self._timers.keys_derived(now)
 
-    def _handshake_completed(self) -> None:
+    def _handshake_completed(self, now: float) -> None:
+        self.path.handshake_completed(self._shared.mtu, now, at_once=self._attempts == 0)
         self._attempts = 0
         self._refreshed_late = False
         self.last_handshake = self._shared.wall()
@@ -332,6 +421,7 @@ class Peer:
             elif timer is Timer.SEND_KEEPALIVE:
                 self.send_keepalive(now)
             elif timer is Timer.NEW_HANDSHAKE:
+                self.path.fell_silent()
                 self._forget_source()
                 self.initiate(now)
             elif timer is Timer.ERASE_KEYS:
@@ -339,6 +429,8 @@ class Peer:
                 self._shared.outbox.events.append(KeysErased(self.public_key))
             elif timer is Timer.PERSISTENT_KEEPALIVE and self.keepalive:
                 self.send_keepalive(now)
+            elif timer is Timer.PATH_PROBE:
+                self._send_probes(self.path.timed_out(now), now)
         self._timers.reschedule()
 
     def _handshake_timed_out(self, now: float) -> None:
@@ -398,6 +490,7 @@ class Peer:
         """Call when the peer leaves the device: nothing refers to it any more."""
         self._drop_staged(Drop.HANDSHAKE_FAILED)
         self.erase_keys()
+        self.path.changed()
         self._timers.clear()
 
     def _forget_initiated(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from raven.keys import PublicKey
 from raven.wg.allowed_ips import AllowedIPs
-from raven.wg.configuration import DeviceChange, PeerChange, PeerState, UapiError
+from raven.wg.configuration import DeviceChange, PeerChange, PeerState, PeerStatus, UapiError
 from raven.wg.peer import Peer
 from raven.wg.shared import Shared
 
@@ -82,7 +82,9 @@ class Peers:
             peer.preshared_key = change.preshared_key
         was_kept_alive = peer.endpoint is not None and peer.keepalive > 0
         if change.endpoint is not None:
-            peer.endpoint = change.endpoint
+            peer.move_to(change.endpoint)
+        if change.probes is not None:
+            peer.configure_probes(change.probes)
         if change.keepalive is not None:
             peer.configure_keepalive(change.keepalive)
         if change.replace_allowed_ips:
@@ -91,6 +93,8 @@ class Peers:
             self._allowed_ips.remove(network, peer)
         for network in change.allowed_ips:
             self._allowed_ips.add(network, peer)
+        if change.rekey:
+            peer.rekey(now)
         if peer.keepalive and not was_kept_alive:
             peer.send_keepalive(now)  # a persistent keepalive starts with the first, as in the kernel
 
@@ -116,3 +120,11 @@ class Peers:
             )
             for peer in self
         ]
+
+    def statuses(self) -> dict[PublicKey, PeerStatus]:
+        return {
+            peer.public_key: PeerStatus(
+                mtu=peer.mtu, proven_mtu=peer.path.proven, probes=peer.path.cooperative
+            )
+            for peer in self
+        }

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from raven.keys import PrivateKey
 from raven.wg.constants import REKEY_TIMEOUT_JITTER_MAX
 from raven.wg.cookie import CookieChecker
+from raven.wg.endpoint import Endpoint
 from raven.wg.keypair import Keypair
 from raven.wg.outbox import Outbox
 from raven.wg.primitives import DhPrivateKey
@@ -44,6 +45,7 @@ class Shared(Generic[P]):
         "mtu",
         "outbox",
         "random",
+        "route_mtu",
         "staging",
         "tai64n",
         "up",
@@ -56,11 +58,13 @@ class Shared(Generic[P]):
         tai64n: Callable[[], bytes],
         random: Callable[[int], bytes],
         wall: Callable[[], float],
+        route_mtu: Callable[[Endpoint], int],
         mtu: int,
     ) -> None:
         self.tai64n = tai64n
         self.random = random
         self.wall = wall
+        self.route_mtu = route_mtu
         self.mtu = mtu
         self.up = True  # False: the link is down, and no handshake may start
         self.identity: Identity | None = None

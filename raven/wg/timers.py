@@ -25,6 +25,7 @@ class Timer(enum.Enum):
     NEW_HANDSHAKE = enum.auto()  # data went, nothing came back for 15 s: the peer may have lost its keys
     ERASE_KEYS = enum.auto()  # no new keys for three REJECT_AFTER_TIME: forget the old ones
     PERSISTENT_KEEPALIVE = enum.auto()  # nothing passed for the configured interval: keep a NAT's mapping
+    PATH_PROBE = enum.auto()  # our own, no part of the paper: probes of the path's MTU were not answered
 
 
 class Agenda:
@@ -76,6 +77,7 @@ class PeerTimers:
         "_new_handshake",
         "_persistent",
         "_persistent_interval",
+        "_probe",
         "_retransmit",
         "owner",
         "scheduled",
@@ -92,6 +94,7 @@ class PeerTimers:
     def clear(self) -> None:
         """Call when the peer is removed, or the device forgets its keys: nothing fires any more."""
         self._retransmit = self._keepalive = self._new_handshake = self._erase = self._persistent = NEVER
+        self._probe = NEVER
         self.scheduled = NEVER
 
     def due(self, now: float) -> list[Timer]:
@@ -112,11 +115,19 @@ class PeerTimers:
         if self._persistent <= now:
             self._persistent = NEVER
             fired.append(Timer.PERSISTENT_KEEPALIVE)
+        if self._probe <= now:
+            self._probe = NEVER
+            fired.append(Timer.PATH_PROBE)
         return fired
 
     def reschedule(self) -> None:
         """Puts the earliest deadline on the agenda."""
-        self._arm(min(self._retransmit, self._keepalive, self._new_handshake, self._erase, self._persistent))
+        self._arm(
+            min(
+                *(self._retransmit, self._keepalive, self._new_handshake),
+                *(self._erase, self._persistent, self._probe),
+            )
+        )
 
     def interval_configured(self, seconds: int) -> None:
         """Call when the persistent keepalive is set; the next message that passes starts it. 0 stops it."""
@@ -167,6 +178,11 @@ class PeerTimers:
         """Call whenever a keypair was made, in either role."""
         self._erase = now + ERASE_AFTER_TIME
         self._arm(self._erase)
+
+    def probes_sent(self, deadline: float) -> None:
+        """Call with when the answers to probes of the path are due; NEVER when none is awaited."""
+        self._probe = deadline
+        self._arm(deadline)
 
     def _arm(self, when: float) -> None:
         if when < self.scheduled:

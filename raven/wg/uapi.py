@@ -2,8 +2,9 @@
 
 `key=value` lines, an empty line ends a request or an answer, `errno=0` is success. Above: the device's
 socket (`raven.dataplane.uapi`) and the client (`raven.net.device`). It only reads and writes text; it changes
-no device. One verb is our own, so that `wg` never meets a key it does not know: `raven_counters=1` answers
-drops by reason.
+no device. Two verbs are our own, so that `wg` never meets a key it does not know: `raven_counters=1` answers
+drops by reason, and `raven_status=1` what a `raven-wg` knows beside WireGuard: its offloads, its peers'
+paths. So are the keys `raven_probes` and `raven_rekey` of a peer in a `set=1`; other devices refuse them.
 """
 
 import errno
@@ -18,10 +19,13 @@ from raven.wg.configuration import (
     IPNetwork,
     PeerChange,
     PeerState,
+    PeerStatus,
+    Status,
     UapiError,
 )
 from raven.wg.endpoint import Endpoint
 from raven.wg.uapi_values import (
+    read_bool,
     read_endpoint,
     read_key,
     read_line,
@@ -34,6 +38,7 @@ from raven.wg.uapi_values import (
 GET = "get=1"
 SET = "set=1"
 COUNTERS = "raven_counters=1"
+STATUS = "raven_status=1"
 
 REQUEST_MAX = (
     16 << 20
@@ -44,15 +49,18 @@ __all__ = [
     "GET",
     "REQUEST_MAX",
     "SET",
+    "STATUS",
     "UapiError",
     "format_counters",
     "format_errno",
     "format_get",
     "format_set",
+    "format_status",
     "parse_counters_untrusted",
     "parse_errno_untrusted",
     "parse_get_untrusted",
     "parse_set_untrusted",
+    "parse_status_untrusted",
 ]
 
 
@@ -71,6 +79,8 @@ class _PeerSection:
     keepalive: int | None = None
     replace_allowed_ips: bool = False
     networks: dict[IPNetwork, bool] = field(default_factory=dict)
+    probes: bool | None = None
+    rekey: bool = False
 
     def finish(self) -> PeerChange:
         return PeerChange(
@@ -83,6 +93,8 @@ class _PeerSection:
             replace_allowed_ips=self.replace_allowed_ips,
             allowed_ips=[network for network, add in self.networks.items() if add],
             removed_allowed_ips=[network for network, add in self.networks.items() if not add],
+            probes=self.probes,
+            rekey=self.rekey,
         )
 
 
@@ -143,6 +155,10 @@ def _parse_peer_line(peer: _PeerSection, key: str, value: str) -> None:
         peer.remove = read_true(key, value)
     elif key == "update_only":
         peer.update_only = read_true(key, value)
+    elif key == "raven_probes":
+        peer.probes = read_bool(key, value)
+    elif key == "raven_rekey":
+        peer.rekey = read_true(key, value)
     elif key == "protocol_version":
         if value != "1":
             raise UapiError(errno.EINVAL, f"{key}={value}: expected 1")
@@ -173,6 +189,10 @@ def format_set(change: DeviceChange) -> str:
             lines.append(f"endpoint={peer.endpoint}")
         if peer.keepalive is not None:
             lines.append(f"persistent_keepalive_interval={peer.keepalive}")
+        if peer.probes is not None:
+            lines.append(f"raven_probes={str(peer.probes).lower()}")
+        if peer.rekey:
+            lines.append("raven_rekey=true")
         if peer.replace_allowed_ips:
             lines.append("replace_allowed_ips=true")
         lines.extend(f"allowed_ip=-{network}" for network in peer.removed_allowed_ips)
@@ -217,6 +237,46 @@ def format_errno(number: int) -> str:
 def format_counters(counters: Mapping[str, int]) -> str:
     """The whole answer to `raven_counters=1`."""
     return "".join(f"{reason}={count}\n" for reason, count in sorted(counters.items())) + format_errno(0)
+
+
+def format_status(status: Status) -> str:
+    """The whole answer to `raven_status=1`."""
+    lines = [f"mtu={status.mtu}"]
+    lines += [f"offload_{name}={reason or 'on'}" for name, reason in status.offloads.items()]
+    for key, peer in status.peers.items():
+        lines.append(f"public_key={key.hex()}")
+        lines.append(f"mtu={peer.mtu}")
+        lines.append(f"proven_mtu={peer.proven_mtu}")
+        lines.append(f"probes={str(peer.probes).lower()}")
+    return "".join(f"{line}\n" for line in lines) + format_errno(0)
+
+
+def parse_status_untrusted(text: str) -> Status:
+    """The status in an answer to `raven_status=1`; UapiError as in `parse_get_untrusted`."""
+    mtu = 0
+    offloads: dict[str, str] = {}
+    peers: list[tuple[PublicKey, dict[str, str]]] = []
+    for key, value in _answer_lines(text):
+        if key == "public_key":
+            peers.append((read_key(PublicKey, key, value), {}))
+        elif peers:
+            peers[-1][1][key] = value
+        elif key == "mtu":
+            mtu = read_number(key, value, 1 << 32)
+        elif key.startswith("offload_"):
+            offloads[key.removeprefix("offload_")] = "" if value == "on" else value[:200]
+    return Status(
+        mtu=mtu,
+        offloads=offloads,
+        peers={
+            key: PeerStatus(
+                mtu=read_number("mtu", lines.get("mtu", "0"), 1 << 32),
+                proven_mtu=read_number("proven_mtu", lines.get("proven_mtu", "0"), 1 << 32),
+                probes=read_bool("probes", lines.get("probes", "false")),
+            )
+            for key, lines in peers
+        },
+    )
 
 
 @dataclass(slots=True)

@@ -58,6 +58,12 @@ def read_true(key: str, value: str) -> bool:
     return True
 
 
+def read_bool(key: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise UapiError(errno.EINVAL, f"{key}={value[:40]!r}: expected true or false")
+    return value == "true"
+
+
 def read_network(key: str, value: str) -> IPNetwork:
     """`10.0.0.0/8`, with host bits cleared as the kernel does; a bare address is a network of one."""
     try:

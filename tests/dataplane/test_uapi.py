@@ -12,7 +12,7 @@ import uvloop
 from raven.dataplane.uapi import SocketError, UapiServer
 from raven.keys import PublicKey
 from raven.wg import uapi
-from raven.wg.configuration import DeviceChange, DeviceState, UapiError
+from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 
 
 class Recorder:
@@ -23,6 +23,9 @@ class Recorder:
 
     def state(self) -> DeviceState:
         return DeviceState(listen_port=51820, counters={"a_reason": 3})
+
+    def status(self) -> Status:
+        return Status(mtu=1420)
 
     def configure(self, change: DeviceChange) -> None:
         if change.listen_port == 1:

@@ -15,6 +15,7 @@ def shared(draws: Iterator[bytes] | None = None) -> Shared[str]:
         tai64n=lambda: bytes(12),
         random=random.randbytes if draws is None else lambda size: next(draws),
         wall=lambda: 0.0,
+        route_mtu=lambda _: 0,
         mtu=1420,
     )
 

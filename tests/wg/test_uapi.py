@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raven.keys import PresharedKey, PrivateKey, PublicKey
-from raven.wg.configuration import DeviceChange, DeviceState, IPNetwork, PeerChange, PeerState
+from raven.wg.configuration import (
+    DeviceChange,
+    DeviceState,
+    IPNetwork,
+    PeerChange,
+    PeerState,
+    PeerStatus,
+    Status,
+)
 from raven.wg.endpoint import Endpoint
 from raven.wg.uapi import (
     UapiError,
@@ -18,10 +26,12 @@ from raven.wg.uapi import (
     format_errno,
     format_get,
     format_set,
+    format_status,
     parse_counters_untrusted,
     parse_errno_untrusted,
     parse_get_untrusted,
     parse_set_untrusted,
+    parse_status_untrusted,
 )
 
 KEY_HEX = bytes(range(32)).hex()
@@ -61,6 +71,8 @@ peer_changes = st.builds(
     endpoint=st.none() | endpoints,
     keepalive=st.none() | st.integers(0, 65535),
     replace_allowed_ips=st.booleans(),
+    probes=st.none() | st.booleans(),
+    rekey=st.booleans(),
 )
 device_changes = st.builds(
     DeviceChange,
@@ -246,3 +258,37 @@ def test_random_text_is_refused_or_read(text: str, seed: int) -> None:
             parse_set_untrusted(candidate.split("\n"))
         with contextlib.suppress(UapiError):
             parse_get_untrusted(candidate)
+
+
+sizes = st.integers(0, 65535)
+
+
+@given(
+    status=st.builds(
+        Status,
+        mtu=sizes,
+        offloads=st.dictionaries(
+            st.sampled_from(["udp_send", "tun_tcp"]), st.sampled_from(["", "the kernel refuses it"])
+        ),
+        peers=st.dictionaries(
+            keys32.map(PublicKey),
+            st.builds(PeerStatus, mtu=sizes, proven_mtu=sizes, probes=st.booleans()),
+            max_size=3,
+        ),
+    )
+)
+def test_a_status_survives_its_text(status: Status) -> None:
+    assert parse_status_untrusted(format_status(status)) == status
+
+
+def test_a_status_of_a_newer_device_is_read_as_far_as_it_is_known() -> None:
+    text = f"mtu=1420\nnew=x\npublic_key={KEY_HEX}\nmtu=1064\nsomething=else\nerrno=0\n\n"
+    assert parse_status_untrusted(text) == Status(mtu=1420, peers={KEY: PeerStatus(mtu=1064)})
+
+
+@pytest.mark.parametrize(
+    "text", ["mtu=x\nerrno=0\n\n", "mtu=1\n\n", "errno=71\n\n", "public_key=1\nerrno=0\n\n"]
+)
+def test_a_status_that_makes_no_sense_is_an_error(text: str) -> None:
+    with pytest.raises(UapiError):
+        parse_status_untrusted(text)
