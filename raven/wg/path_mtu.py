@@ -5,9 +5,11 @@ makes a size count, so neither a forged ICMP message nor a lost one decides anyt
 link's whole MTU first, and while that is all there is to know, it costs one probe for each path. Without an
 answer it asks for the sizes of common paths at once, then narrows the gap, four sizes a round, to the byte.
 
-A plain WireGuard peer answers no probes. There the host's own knowledge of the path counts (`hint`), and one
-sign that WireGuard gives by itself: large packets went, nothing came back for 15 seconds, not even the
-keepalive that any packet earns, and yet the new handshake passes at once. Such a path swallows what is large.
+A plain WireGuard peer answers no probes. There the host's own knowledge of the path (`hint`) is what TCP and
+padding keep to, while larger packets still leave, in fragments, as from any WireGuard: whoever configures an
+MTU above the path's wants that. And there is one sign that WireGuard gives by itself: large packets went,
+nothing came back for 15 seconds, not even the keepalive that any packet earns, and yet the new handshake
+passes at once. Such a path swallows what is large.
 
 All sizes are bytes of an inner packet. Above is `peer`.
 """
@@ -40,7 +42,7 @@ _SMALLER: Final = (1200, 1064, FLOOR)  # what a plain peer's path is taken for, 
 
 
 class PathMtu:
-    """One peer's path; `limit` is what packets have to keep to, beside the link's own MTU."""
+    """One peer's path. `advice` fits in one piece, as far as is known; what is above `limit` is lost."""
 
     __slots__ = (
         "_check_at",
@@ -60,6 +62,7 @@ class PathMtu:
         "_tries",
         "_unanswered",
         "_unheard_since",
+        "advice",
         "cooperative",
         "limit",
         "proven",
@@ -67,7 +70,7 @@ class PathMtu:
     )
 
     def __init__(self) -> None:
-        self.limit = UNLIMITED
+        self.limit = self.advice = UNLIMITED
         self.cooperative = False  # the other end answers probes, so somebody who knows both ends says
         self.proven = 0  # the largest size that was answered on this path
         self.unheard = False  # large packets went since the peer was heard last
@@ -100,7 +103,7 @@ class PathMtu:
     def changed(self) -> None:
         """Call when the peer is somewhere else now, or another end: what is known is in doubt."""
         self._stop()
-        self.limit = UNLIMITED
+        self.limit = self.advice = UNLIMITED
         self.proven = 0
         self._check_at = self._raise_at = self._rtt = 0.0
         self._hint_at = -NEVER
@@ -127,13 +130,12 @@ class PathMtu:
         return (silent or now >= self._check_at) and now - self._started >= _PAUSE
 
     def hinted(self, size: int, now: float) -> None:
-        """Call with what the host knows of the path, 0 for nothing. Toward a plain peer, it counts."""
+        """Call with what the host knows of the path, 0 for nothing. Toward a plain peer it is advice."""
         self._hint, self._hint_at = size, now
         if not self.cooperative:
             if now >= self._raise_at:
-                self.proven = 0
-            known = min(size or UNLIMITED, self.proven or UNLIMITED)
-            self.limit = max(FLOOR, known)
+                self.limit = UNLIMITED
+            self.advice = max(FLOOR, min(size or UNLIMITED, self.limit))
 
     def search(self, top: int, token: int, now: float) -> list[Probe]:
         """Starts a search for the largest size up to `top`; the probes to send."""
@@ -202,7 +204,8 @@ class PathMtu:
             self._silences = 0
         elif self._silences >= (1 if now < self._raise_at else 2):
             self._silences = 0
-            self._use(next((size for size in _SMALLER if size < min(self.limit, top)), FLOOR))
+            self.limit = next((size for size in _SMALLER if size < min(self.advice, top)), FLOOR)
+            self.advice = self.limit
             self._raise_at = now + RAISE
 
     # Searching ------------------------------------------------------------------------------------
@@ -232,7 +235,7 @@ class PathMtu:
 
     def _use(self, size: int) -> None:
         self.proven = size
-        self.limit = max(FLOOR, size)
+        self.limit = self.advice = max(FLOOR, size)
 
     def _found(self, now: float) -> list[Probe]:
         self._use(self._low)

@@ -204,8 +204,8 @@ class Peer:
 
     @property
     def mtu(self) -> int:
-        """Bytes of the largest packet that fits both the link and the path."""
-        return min(self._shared.mtu, self.path.limit)
+        """Bytes of the largest packet that fits both the link and the path, in one piece."""
+        return min(self._shared.mtu, self.path.advice)
 
     def inband_received(self, message: memoryview, now: float) -> None:
         """Call with what the peer sealed for this device itself (`inband`); answers probes."""
