@@ -1,12 +1,14 @@
 """Takes the connections of agents: TLS, who is it, which of two tunnels is right, then the tunnel's life.
 
-A stranger gets little: a place among STRANGERS_MAX, ten seconds for its handshake, ten for its hello, and
-one sentence that says why it was turned away. Every refusal is counted by reason. What a node offers goes to
+A stranger gets little: a place among few, five seconds to say anything, ten for its handshake, ten for its
+hello, and one sentence that says why it was turned away. Before the handshake is done and the certificate
+known, nothing is kept for it but that. Every refusal is counted by reason. What a node offers goes to
 the packet lane and the registry; what the packet lane answers goes back over the same tunnel.
 """
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
 from collections import Counter
@@ -35,20 +37,33 @@ from raven.errors import PeerError, RefusedError, StateError
 from raven.keys import PublicKey
 from raven.mux.codes import EndCode
 from raven.mux.connection import Connection
+from raven.net.strangers import Strangers
+from raven.net.tcp import host_of
 from raven.net.tls import JOIN_ALPN, Peer, alpn, check_node
 from raven.net.tls_stream import TLSStream, server_handshake
 from raven.net.tunnel import Tunnel, TunnelLost
 from raven.oam.target import known_address_untrusted
 from raven.registry.interface import CertificateRecord, Registry
 
-STRANGERS_MAX = 256  # connections that have not said who they are; each holds some 100 KB of TLS buffers
-HANDSHAKE_MAX = 10.0  # seconds; the slowest satellite link needs two
+# Connections that have not said who they are. Each holds some 10 kB until its ClientHello has come, then some
+# 100 kB of TLS. A site may have many agents behind one address, and all come back at once.
+STRANGERS_LOW = 384  # from here on networks that have some are refused at random
+STRANGERS_HIGH = 768
+STRANGERS_EACH = 256  # of one /24 or /64
+FIRST_MAX = 5.0  # seconds from accept to the first byte of the ClientHello
+HANDSHAKE_MAX = 10.0  # seconds from there to its end; the slowest satellite link needs two
 HELLO_MAX = 10.0  # seconds from the end of the handshake to a whole AgentHello
 RIVAL_MAX = 2.0  # seconds an older tunnel of the same node gets to prove that it is alive
 DISMISS_MAX = 2.0  # seconds to deliver the sentence that says why
 DISMISS_BYTES = 1 << 16
 
 RENEW_ONLY_MAX = 60.0  # seconds a node with an expired certificate gets to renew it
+
+# What a flood is turned away for: counted each time, told once in a while, or the log would be the flood's.
+_FLOODS = frozenset(
+    {"too-many-from-network", "refused-early", "displaced", "silent", "tls-timeout", "tls-eof"}
+)
+FLOOD_LINE = 1.0  # seconds between two lines about one of them
 
 Join = Callable[[TLSStream, str], Awaitable[JoinResult]]  # stream, address
 
@@ -78,10 +93,18 @@ class TunnelServer:
     refused: Counter[str] = field(default_factory=Counter)  # connections turned away, by reason
     lost: Counter[str] = field(default_factory=Counter)  # tunnels that ended unasked, by reason
     accepted: int = 0  # tunnels
-    strangers: int = 0  # connections that have yet to say who they are
+    places: Strangers = field(
+        default_factory=lambda: Strangers(low=STRANGERS_LOW, high=STRANGERS_HIGH, each_max=STRANGERS_EACH)
+    )
 
     def __post_init__(self) -> None:
         self._log = log.get("agents")
+        self._told: dict[str, float] = {}  # trio.current_time() of the last line, by reason of _FLOODS
+
+    @property
+    def strangers(self) -> int:
+        """Connections that have yet to say who they are."""
+        return len(self.places)
 
     async def serve(self, listeners: list[trio.SocketListener], tunnels: trio.Nursery) -> None:
         """Accepts until cancelled; connections live on in the nursery `tunnels`, which drains them."""
@@ -111,26 +134,30 @@ class TunnelServer:
 
     def _turned_away(self, reason: str, address: str, why: str) -> None:
         self.refused[reason] += 1
+        if reason in _FLOODS:
+            now = trio.current_time()
+            if now < self._told.get(reason, -math.inf) + FLOOD_LINE:
+                return
+            self._told[reason] = now
         self._log.info("turned away", reason=reason, address=address, why=why)
 
     async def _serve_stranger(self, transport: trio.SocketStream, address: str) -> None:
-        if self.strangers >= STRANGERS_MAX:
+        try:
+            with self.places.place(host_of(address)):
+                await _first_bytes(transport)
+                stream = await server_handshake(transport, self.context, timeout=HANDSHAKE_MAX)
+                try:
+                    if alpn(stream) == JOIN_ALPN:
+                        self._joined(await self.join(stream, address), address)
+                        return
+                    peer = self._identified(stream)
+                except (PeerError, RefusedError, StateError) as error:
+                    await _dismiss(stream, str(error))
+                    raise
+        except RefusedError:
             # Closing is the cheapest answer; an honest agent backs off and comes back.
             await trio.aclose_forcefully(transport)
-            raise RefusedError("too-many-strangers", f"{STRANGERS_MAX} connections are shaking hands already")
-        self.strangers += 1
-        try:
-            stream = await server_handshake(transport, self.context, timeout=HANDSHAKE_MAX)
-            try:
-                if alpn(stream) == JOIN_ALPN:
-                    self._joined(await self.join(stream, address), address)
-                    return
-                peer = self._identified(stream)
-            except (PeerError, RefusedError, StateError) as error:
-                await _dismiss(stream, str(error))
-                raise
-        finally:
-            self.strangers -= 1
+            raise
         await self._serve_node(stream, peer, address)
 
     def _identified(self, stream: TLSStream) -> Peer:
@@ -326,18 +353,29 @@ def _checked(hello: AgentHello, node: str) -> AgentHello:
     return hello
 
 
+async def _first_bytes(transport: trio.SocketStream) -> None:
+    """Returns when the other end has said something: until then TLS costs nothing. PeerError "silent"."""
+    try:
+        with trio.fail_after(FIRST_MAX):
+            await trio.lowlevel.wait_readable(transport.socket)
+    except trio.TooSlowError as error:
+        await trio.aclose_forcefully(transport)
+        raise PeerError("silent", f"not a byte within {FIRST_MAX:.0f} s") from error
+
+
 async def _dismiss(stream: TLSStream, message: str) -> None:
     """Says why in a GOAWAY, and closes; reads on for a moment, lest a reset overtake the sentence."""
     connection = Connection(initiator=False, now=trio.current_time())
     connection.go_away(EndCode.PROTOCOL, message)
-    with trio.move_on_after(DISMISS_MAX):
-        try:
+    try:
+        with trio.move_on_after(DISMISS_MAX):
             await stream.send_all(connection.data_to_send(DISMISS_BYTES))
             while await stream.receive_some(DISMISS_BYTES):
                 pass
-        except trio.BrokenResourceError:
-            pass  # it has gone already
-    await trio.aclose_forcefully(stream)
+    except trio.BrokenResourceError:
+        pass  # it has gone already
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 def _address(transport: trio.SocketStream) -> str:

@@ -19,6 +19,11 @@ def peer_of(stream: trio.SocketStream) -> tuple[str, str]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), host
 
 
+def host_of(address: str) -> str:
+    """The host of what `peer_of` gave for people."""
+    return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
 def watch_peer(stream: trio.SocketStream) -> None:
     """Lets the kernel find out, in two minutes, that the peer vanished; OSError if it is gone now."""
     for option, value in _KEEPALIVE:

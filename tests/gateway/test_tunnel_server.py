@@ -32,6 +32,7 @@ from raven.control.messages import (
     encode,
 )
 from raven.mux.connection import Connection
+from raven.net.strangers import Strangers
 from raven.net.tls import agent_context, gateway_context
 from raven.net.tls_stream import client_handshake
 from raven.net.tunnel import Tunnel, TunnelLost
@@ -201,8 +202,15 @@ async def test_half_a_handshake_ends_by_itself(bench: Bench, monkeypatch: pytest
         assert bench.server.strangers == 0
 
 
-async def test_strangers_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_server, "STRANGERS_MAX", 2)
+async def test_silence_before_the_handshake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel_server, "FIRST_MAX", 0.05)
+    async with _serving(bench), await trio.open_tcp_stream("127.0.0.1", bench.port):
+        await bench.refused("silent")
+        assert bench.server.strangers == 0
+
+
+async def test_strangers_are_bounded(bench: Bench) -> None:
+    bench.server.places = Strangers(low=2, high=4, each_max=2)
     async with _serving(bench):
         held = [await trio.open_tcp_stream("127.0.0.1", bench.port) for _ in range(2)]
         await _until(lambda: bench.server.strangers == 2)
@@ -210,7 +218,7 @@ async def test_strangers_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPat
             with trio.fail_after(10):
                 with suppress(trio.BrokenResourceError):
                     assert await late.receive_some() == b""
-        await bench.refused("too-many-strangers")
+        await bench.refused("too-many-from-network")
         for stream in held:
             await stream.aclose()
         state = await bench.join("shop-1")
