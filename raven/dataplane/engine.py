@@ -18,7 +18,7 @@ from raven.dataplane.tun import READ_MAX, LinkGone, Tun
 from raven.dataplane.udp import Udp, UdpError, UdpSocket
 from raven.errors import PeerError
 from raven.ip import header as h
-from raven.ip.gro import Joiner
+from raven.ip.gro import Joined, Joiner
 from raven.ip.gso import Cutter, complete_checksum
 from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 from raven.wg.device import Device, Transmit
@@ -174,6 +174,15 @@ class Engine:
                             complete_checksum(virtio, packet)
                         pending.append(packet)
                         continue
+                    if device.superframes:
+                        if pending:
+                            device.send(pending, now)
+                            pending = []
+                        if device.send_superpacket(buffer, size, now):
+                            self._transmit()
+                            if self._waiting:
+                                break
+                            continue
                     segments = cutter.cut(virtio, packet)
                 except PeerError as error:
                     self._count(error.reason)
@@ -231,13 +240,35 @@ class Engine:
 
     def _write_packets(self) -> None:
         """Joins what was received and opened, and gives it to the TUN device."""
+        packets = self._device.packets()
+        written = 0
         try:
-            for write in self._joiner.join(self._device.packets()):
-                reason = self._tun.write(write)
-                if reason:
-                    self._count(reason)
+            for before, superpacket in self._device.superpackets():
+                self._write_joined(packets[written:before])
+                written = before
+                self._write_superpacket(superpacket)
+            self._write_joined(packets[written:] if written else packets)
         except LinkGone:
             self._ended("")
+
+    def _write_joined(self, packets: list[memoryview]) -> None:
+        for write in self._joiner.join(packets):
+            reason = self._tun.write(write)
+            if reason:
+                self._count(reason)
+
+    def _write_superpacket(self, superpacket: memoryview) -> None:
+        """Writes one that came whole, in pieces where the kernel does not take its kind."""
+        virtio = h.Virtio.unpack_from(superpacket)
+        writes: list[Joined]
+        if virtio.gso_type != h.GSO_UDP_L4 or self._tun.segments_udp:
+            writes = [[superpacket]]
+        else:
+            writes = [[h.PLAIN, segment] for segment in self._cutter.cut(virtio, superpacket[h.VIRTIO_LEN :])]
+        for write in writes:
+            reason = self._tun.write(write)
+            if reason:
+                self._count(reason)
 
     def _timer_due(self) -> None:
         self._timer = None

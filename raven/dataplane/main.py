@@ -60,6 +60,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
     # One thread: numpy's own would never be used, and would keep the privileges this one gives up.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from raven.dataplane import privileges
+    from raven.dataplane.ciphers import superframe_ciphers
     from raven.dataplane.engine import Engine
     from raven.dataplane.routes import path_mtu
     from raven.dataplane.tun import Tun
@@ -87,6 +88,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
             wall=time.time,
             route_mtu=lambda endpoint: path_mtu(endpoint, device.fwmark),
             mtu=_MTU,
+            superframe_ciphers=superframe_ciphers(),
         )
         engine = Engine(loop, tun, device, ended)
         stack.callback(engine.stop)

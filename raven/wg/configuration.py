@@ -4,6 +4,7 @@ Above stand the UAPI codec and whoever configures a device (`raven.net.device`, 
 alike); below only keys and endpoints. The running agent imports it, so it must stay light: no cryptography.
 """
 
+import enum
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,17 @@ IPNetwork = IPv4Network | IPv6Network
 KEEPALIVE_MAX = 65535  # seconds; the UAPI's and netlink's field is a u16
 NO_PRIVATE_KEY = PrivateKey(bytes(32))  # setting it removes the device's key
 NO_PRESHARED_KEY = PresharedKey(bytes(32))  # WireGuard's spelling of "no PSK"
+
+
+class SuperframeCipher(enum.StrEnum):
+    """What seals superframes. Both ends are told the same one; where they were not, none authenticates."""
+
+    AES256GCM = "aes256gcm"
+    CHACHA20POLY1305 = "chacha20poly1305"
+
+
+NO_SUPERFRAMES = "off"  # in place of a cipher: plain WireGuard packets alone
+_SUPERFRAMES = ", ".join([*SuperframeCipher, NO_SUPERFRAMES])
 
 
 class UapiError(RavenError):
@@ -49,11 +61,17 @@ class PeerChange:
     # Our own, for a `raven-wg` alone; no other device understands them.
     probes: bool | None = None  # whether the other end answers probes of the path's MTU
     rekey: bool = False  # start a handshake now: the other end may have lost its keys
+    # Our own: how superframes are sealed, a SuperframeCipher or NO_SUPERFRAMES. Other devices refuse it.
+    superframes: str | None = None
 
     def __post_init__(self) -> None:
         _check("persistent_keepalive_interval", self.keepalive, KEEPALIVE_MAX)
         if self.endpoint is not None:
             _check("endpoint port", self.endpoint.port, 65535)
+        if self.superframes is not None and self.superframes not in (NO_SUPERFRAMES, *SuperframeCipher):
+            raise UapiError(
+                errno.EINVAL, f"raven_superframes={self.superframes[:40]!r}: expected {_SUPERFRAMES}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +121,9 @@ class PeerStatus:
     mtu: int = 0  # bytes of the largest packet to it
     proven_mtu: int = 0  # the largest it has answered for; 0 without probes
     probes: bool = False  # it is asked
+    superframes: str = NO_SUPERFRAMES  # as in PeerChange
+    tx_superframes: int = 0
+    rx_superframes: int = 0  # those that were opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,3 +134,4 @@ class Status:
     # By name; "" is on, else why it is off. Empty for a device that tells nothing.
     offloads: Mapping[str, str] = field(default_factory=dict)
     peers: Mapping[PublicKey, PeerStatus] = field(default_factory=dict)
+    superframe_ciphers: Sequence[str] = ()  # that the host is good at, best first

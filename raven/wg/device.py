@@ -8,13 +8,16 @@ by reason and dropped.
 from collections.abc import Callable, Container, Sequence
 
 from raven.errors import PeerError
+from raven.ip import header as h
 from raven.ip.mss import SYN_MAX, clamp_mss
+from raven.ip.superpacket import restore_untrusted, segment_size
 from raven.keys import PrivateKey
 from raven.wg.configuration import (
     NO_PRIVATE_KEY,
     DeviceChange,
     DeviceState,
     Status,
+    SuperframeCipher,
 )
 from raven.wg.constants import HANDSHAKE_TOS
 from raven.wg.endpoint import Endpoint
@@ -38,6 +41,7 @@ from raven.wg.packet import (
     DESTINATION_V4,
     DESTINATION_V6,
     ECN_CE,
+    FRAGMENT_TYPE,
     IPV4_HEADER_LEN,
     IPV6_HEADER_LEN,
     SOURCE_V4,
@@ -53,6 +57,8 @@ from raven.wg.peers import Peers
 from raven.wg.ratelimiter import LoadMeter, RateLimiter
 from raven.wg.scratch import CHUNK
 from raven.wg.shared import Identity, Shared
+from raven.wg.superframe import HEADROOM, PRELUDE
+from raven.wg.superframe_peer import OpenedFrame
 
 __all__ = ["Device", "Transmit"]
 
@@ -72,9 +78,13 @@ class Device:
         wall: Callable[[], float],
         route_mtu: Callable[[Endpoint], int] = lambda _: 0,
         mtu: int = 1420,
+        superframe_ciphers: Sequence[SuperframeCipher] = tuple(SuperframeCipher),
     ) -> None:
         """`tai64n()`: 12 bytes (`messages.tai64n`); `random(n)`: n secret bytes; `wall()`: Unix seconds;
-        `route_mtu(endpoint)`: bytes of an outer packet that the host knows to fit the path, 0 for unknown."""
+        `route_mtu(endpoint)`: bytes of an outer packet that the host knows to fit the path, 0 for unknown;
+        `superframe_ciphers`: those that this host is good at, best first; told to whoever asks.
+        """
+        self._superframe_ciphers = tuple(superframe_ciphers)
         self.listen_port = 0  # what the driver bound; it sets this after binding port 0
         self.fwmark = 0
         self._shared: Shared[Peer] = Shared(
@@ -132,6 +142,43 @@ class Device:
                 peer.send(run, size, outer_tos_of_word(key[0]), now, hops)
             start = end
 
+    @property
+    def superframes(self) -> bool:
+        """Whether it is worth to try `send_superpacket`."""
+        return self._peers.superframes
+
+    def send_superpacket(self, buffer: memoryview, size: int, now: float) -> bool:
+        """Sends a superpacket whole, where its peer takes superframes and the path is good for them.
+
+        `buffer` starts with a virtio header and `size` bytes of it are in use; the rest and the header may be
+        overwritten. False: nothing was sent and nothing changed, and it has to be cut for `send`.
+        """
+        self._outbox.begin()
+        packet = buffer[h.VIRTIO_LEN : size]
+        virtio = h.Virtio.unpack_from(buffer)
+        segment = segment_size(virtio, packet)
+        if not segment:
+            return False
+        if packet[0] >> 4 == 4:
+            word, middle, *address = DESTINATION_V4.unpack_from(packet)
+            version, peer = 4, self._peers.owner_of(address[0])
+        else:
+            word, middle, *address = DESTINATION_V6.unpack_from(packet)
+            version, peer = 6, self._peers.owner_of((address[0], address[1]))
+        if peer is None or peer.superframes.cipher is None:
+            return False
+        hops = nested_hops(packet) if may_be_nested(version, middle) else 0
+        return hops >= 0 and peer.send_superpacket(
+            buffer,
+            h.VIRTIO_LEN,
+            size - h.VIRTIO_LEN,
+            gso_size=virtio.gso_size,
+            segment=segment,
+            tos=outer_tos_of_word(word),
+            hops=hops,
+            now=now,
+        )
+
     # Datagrams in -------------------------------------------------------------------------------------
 
     def receive(
@@ -154,6 +201,9 @@ class Device:
                 start += 1
                 continue
             kind, index, counter = read(datagram)
+            if kind & 0xFF == FRAGMENT_TYPE:
+                start += self._receive_fragments(datagrams, start, index, endpoint, ecn, now)
+                continue
             if kind != TYPE_TRANSPORT:
                 self._receive_handshake(kind, bytes(datagram), endpoint, now)
                 start += 1
@@ -180,6 +230,49 @@ class Device:
                 if packets:
                     self._deliver(peer, packets, ecn, now)
             start = end
+
+    def _receive_fragments(
+        self,
+        datagrams: Sequence[memoryview],
+        start: int,
+        index: int,
+        endpoint: Endpoint,
+        ecn: int,
+        now: float,
+    ) -> int:
+        """Takes fragments of one superframe from `start` on; how many."""
+        found = self._shared.keypairs.get(index)
+        if found is None:
+            self._outbox.drop(Drop.UNKNOWN_INDEX)
+            return 1
+        peer, keypair = found
+        taken, opened = peer.receive_fragments(keypair, datagrams, start, endpoint=endpoint, ecn=ecn, now=now)
+        if opened is not None:
+            self._deliver_superpacket(peer, opened)
+        return taken
+
+    def _deliver_superpacket(self, peer: Peer, opened: OpenedFrame) -> None:
+        """Lets a superpacket through if it is one and comes from the peer's own address."""
+        gso_size, zero = PRELUDE.unpack_from(opened.room, HEADROOM)
+        try:
+            if zero:
+                raise PeerError(Drop.INNER_MALFORMED, "a superframe's prelude ends with a zero")
+            length = restore_untrusted(opened.room, gso_size)
+        except PeerError as error:
+            self._outbox.drop(error.reason)
+            return
+        packet = opened.room[h.VIRTIO_LEN : length]
+        if packet[0] >> 4 == 4:
+            owner = self._peers.owner_of(SOURCE_V4.unpack_from(packet)[2])
+        else:
+            _, _, high, low = SOURCE_V6.unpack_from(packet)
+            owner = self._peers.owner_of((high, low))
+        if owner is not peer:
+            self._outbox.drop(Drop.SOURCE_NOT_ALLOWED)
+            return
+        if opened.ecn == ECN_CE:
+            mark_congestion(packet)
+        self._outbox.superpackets.append((len(self._outbox.packets), opened.room[:length]))
 
     def _deliver(self, peer: Peer, packets: list[memoryview], ecn: int, now: float) -> None:
         """Cuts padding off, and lets through what comes from the peer's own addresses."""
@@ -332,7 +425,7 @@ class Device:
 
     def status(self) -> Status:
         """What `raven_status=1` answers; offloads are the driver's to add."""
-        return Status(mtu=self.mtu, peers=self._peers.statuses())
+        return Status(mtu=self.mtu, peers=self._peers.statuses(), superframe_ciphers=self._superframe_ciphers)
 
     def link_up(self, now: float) -> None:
         """Call when the interface comes up: handshakes may start. A new device counts as up."""
@@ -394,6 +487,13 @@ class Device:
     def packets(self) -> list[memoryview]:
         """Drains decrypted inner packets, writable, valid until the next receive."""
         return self._outbox.take_packets()
+
+    def superpackets(self) -> list[tuple[int, memoryview]]:
+        """Drains opened superpackets behind their virtio headers, each with how many packets come before it.
+
+        Drain it together with `packets`; it is valid as long.
+        """
+        return self._outbox.take_superpackets()
 
     def events(self) -> list[Event]:
         """Drains what happened."""

@@ -54,6 +54,7 @@ class TransportKeys:
     remote_index: int
     sending: bytes = field(repr=False)
     receiving: bytes = field(repr=False)
+    exporter: bytes = field(repr=False)  # both ends' secret for what is no part of WireGuard
 
 
 def create_initiation(
@@ -125,7 +126,7 @@ def create_response(
     sealed_empty = state.seal(b"")
     receiving, sending = state.split()
     message = Response(index, initiation.index, ephemeral.public, sealed_empty)
-    return message, TransportKeys(index, initiation.index, sending, receiving)
+    return message, TransportKeys(index, initiation.index, sending, receiving, state.export())
 
 
 def consume_response(
@@ -144,4 +145,4 @@ def consume_response(
     # {empty}
     state.open(message.empty)
     sending, receiving = state.split()
-    return TransportKeys(initiated.index, message.sender, sending, receiving)
+    return TransportKeys(initiated.index, message.sender, sending, receiving, state.export())

@@ -9,14 +9,20 @@ What stands after the last field is padding and means nothing.
 """
 
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 # - u8  type: 1 probe, 2 answer
 # - u8  zero, three times
 # - u32 size of the probe in bytes, as plaintext, little-endian
 # - u64 token of the search it belongs to
 _PROBE = struct.Struct("<B3xIQ")
-TYPE_PROBE, TYPE_ANSWER = 1, 2
+# - u8  type: 3 report on superframes
+# - u8  zero, three times
+# - u32 index of the keypair, as the frames carry it
+# - u32 frames with lower counters have been sent, as far as is known
+# - u32 of them were opened
+_REPORT = struct.Struct("<B3xIII")
+TYPE_PROBE, TYPE_ANSWER, TYPE_REPORT = 1, 2, 3
 PROBE_MIN = _PROBE.size
 
 
@@ -34,13 +40,29 @@ class Probe(NamedTuple):
         return _PROBE.pack(TYPE_ANSWER, self.size, self.token)
 
 
+class Report(NamedTuple):
+    """What arrived of the superframes that the other end sealed under one keypair."""
+
+    receiver: int
+    reached: int
+    opened: int
+
+    def encode(self) -> bytes:
+        return _REPORT.pack(TYPE_REPORT, *self)
+
+    @classmethod
+    def decode_untrusted(cls, message: memoryview) -> Self:
+        """The report in what `is_inband` with TYPE_REPORT."""
+        return cls._make(_REPORT.unpack_from(message)[1:])
+
+
 def is_inband(packet: memoryview) -> bool:
     """Whether an opened transport message is one of these, rather than an IP packet or rubbish."""
-    return packet[0] in (TYPE_PROBE, TYPE_ANSWER) and len(packet) >= PROBE_MIN
+    return packet[0] in (TYPE_PROBE, TYPE_ANSWER, TYPE_REPORT) and len(packet) >= PROBE_MIN
 
 
 def decode_untrusted(packet: memoryview) -> tuple[int, Probe] | None:
-    """Type and content of what `is_inband`; None when it contradicts itself.
+    """Type and content of a probe or an answer; None when it contradicts itself.
 
     A probe that is shorter than it says was not sent by us, and an answer to it would prove nothing.
     """

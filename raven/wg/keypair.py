@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from raven.wg.configuration import SuperframeCipher
 from raven.wg.constants import (
     PADDING,
     REJECT_AFTER_MESSAGES,
@@ -21,6 +22,7 @@ from raven.wg.handshake import TransportKeys
 from raven.wg.messages import TRANSPORT_HEADER, TRANSPORT_OVERHEAD, TYPE_TRANSPORT
 from raven.wg.replay import ReplayWindow
 from raven.wg.scratch import Scratch
+from raven.wg.superframe import Superframes
 
 RUN_SEGMENTS_MAX = 64  # Linux's UDP_MAX_SEGMENTS before 6.2, what every kernel takes
 RUN_BYTES_MAX = 65507  # the largest UDP payload over IPv4
@@ -38,6 +40,8 @@ class Keypair:
     __slots__ = (
         "_decrypt_into",
         "_encrypt_into",
+        "_exporter",
+        "_superframes",
         "born",
         "initiator",
         "local_index",
@@ -59,6 +63,17 @@ class Keypair:
         self.window = ReplayWindow()
         self._encrypt_into = ChaCha20Poly1305(keys.sending).encrypt_into
         self._decrypt_into = ChaCha20Poly1305(keys.receiving).decrypt_into
+        self._exporter = keys.exporter
+        self._superframes: dict[SuperframeCipher, Superframes] = {}
+
+    def superframes(self, cipher: SuperframeCipher) -> Superframes:
+        """This keypair's superframe keys; the same object at each call, so that no nonce comes twice."""
+        made = self._superframes.get(cipher)
+        if made is None:
+            made = self._superframes[cipher] = Superframes(
+                cipher, self._exporter, initiator=self.initiator, remote_index=self.remote_index
+            )
+        return made
 
     def can_seal(self, count: int, now: float) -> bool:
         """Whether `count` messages may leave under this key now: REJECT_AFTER_TIME, REJECT_AFTER_MESSAGES."""
@@ -233,9 +248,12 @@ class Keypairs:
         self.previous = good[:PREVIOUS_MAX]
         return [pair for pair in candidates if pair not in self.previous]
 
+    def all(self) -> list[Keypair]:
+        return [pair for pair in (*self.previous, self.current, self.next) if pair is not None]
+
     def clear(self) -> list[Keypair]:
         """Forgets all."""
-        dropped = [pair for pair in (*self.previous, self.current, self.next) if pair is not None]
+        dropped = self.all()
         self.previous = []
         self.current = self.next = None
         return dropped

@@ -10,6 +10,7 @@ from raven.wg.constants import CONSTRUCTION, IDENTIFIER
 from raven.wg.primitives import aead_open, aead_seal, hash_, kdf1, kdf2, kdf3
 
 _INITIAL_CHAINING_KEY = hash_(CONSTRUCTION)
+_EXPORT_LABEL = b"raven exporter v1"
 
 
 class SymmetricState:
@@ -61,3 +62,11 @@ class SymmetricState:
     def split(self) -> tuple[bytes, bytes]:
         """Transport keys: initiator to responder, responder to initiator."""
         return kdf2(self._chaining_key, b"")
+
+    def export(self) -> bytes:
+        """A secret that both ends share beside the transport keys, and that says nothing about them.
+
+        As in `split`, the chaining key is HKDF's salt; the input that is empty there has a label here, so
+        both are outputs of one pseudorandom function at different points.
+        """
+        return kdf1(self._chaining_key, _EXPORT_LABEL)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from raven.wg.endpoint import Endpoint
 from raven.wg.events import Event
-from raven.wg.scratch import Scratch
+from raven.wg.scratch import CHUNK, Scratch
 
 
 class Transmit(NamedTuple):
@@ -46,6 +46,10 @@ class Drop(enum.StrEnum):
     KEYPAIR_EXPIRED = "keypair-expired"  # a transport message under keys past REJECT_AFTER_TIME or _MESSAGES
     INNER_MALFORMED = "inner-malformed"  # authentic, and not an IP packet of the length it claims
     SOURCE_NOT_ALLOWED = "source-not-allowed"  # authentic, from an inner address that is not this peer's
+    SUPERFRAME_OFF = "superframe-off"  # a fragment under a peer's keys that is to send none
+    SUPERFRAME_TAG = "superframe-tag"  # a fragment whose index is right and whose tag is not
+    SUPERFRAME_FRAGMENT = "superframe-fragment"  # one that came twice or contradicts others, or found no room
+    SUPERFRAME_INCOMPLETE = "superframe-incomplete"  # a frame given up for want of fragments
     # From above
     NOT_IP = "not-ip"  # neither IPv4 nor IPv6
     NO_PEER = "no-peer"  # no peer's allowed IPs hold the destination
@@ -67,16 +71,20 @@ class Outbox:
         "inbound",
         "outbound",
         "packets",
+        "sealed",
+        "superpackets",
         "transmits",
     )
 
     def __init__(self) -> None:
         self.transmits: list[Transmit] = []
         self.packets: list[memoryview] = []
+        self.superpackets: list[tuple[int, memoryview]] = []
         self.events: list[Event] = []
         self.counters: dict[str, int] = {}
         self.outbound = Scratch()  # datagrams to send
         self.inbound = Scratch()  # decrypted packets
+        self.sealed = memoryview(bytearray(CHUNK))  # one superframe, before it is cut
         self._transmits_taken = False
         self._packets_taken = False
 
@@ -105,6 +113,10 @@ class Outbox:
         packets, self.packets = self.packets, []
         self._packets_taken = True
         return packets
+
+    def take_superpackets(self) -> list[tuple[int, memoryview]]:
+        superpackets, self.superpackets = self.superpackets, []
+        return superpackets
 
     def take_events(self) -> list[Event]:
         events, self.events = self.events, []

@@ -13,6 +13,7 @@ UDP_HEADER_LEN = 8  # bytes
 OVERHEAD_V4 = IPV4_HEADER_LEN + UDP_HEADER_LEN + 32
 OVERHEAD_V6 = IPV6_HEADER_LEN + UDP_HEADER_LEN + 32
 TRANSPORT_START = b"\x04\0\0\0"  # how a transport message starts: its type, and three reserved bytes
+FRAGMENT_TYPE = 0x52  # how a fragment of a superframe starts; its fourth byte is zero
 
 # What one run of packets has in common on its way out. IPv4: u8 version and IHL, u8 TOS, ..., u32 middle (u16
 # flags and fragment offset, u8 TTL, u8 protocol), ..., u32 destination. IPv6: u16 version, traffic class and
@@ -85,7 +86,8 @@ def nested_hops(packet: memoryview | bytes) -> int:
     if not fragment:
         if protocol != PROTOCOL_UDP:
             return 0
-        if packet[payload + UDP_HEADER_LEN : payload + UDP_HEADER_LEN + 4] != TRANSPORT_START:
+        start = packet[payload + UDP_HEADER_LEN : payload + UDP_HEADER_LEN + 4]
+        if start != TRANSPORT_START and (len(start) < 4 or (start[0], start[3]) != (FRAGMENT_TYPE, 0)):
             return 0
     return min(hops, HOPS_MAX) - NESTING_HOPS or -1
 

@@ -28,7 +28,7 @@ from raven.wg.handshake import (
     create_initiation,
     create_response,
 )
-from raven.wg.inband import TYPE_PROBE, Probe, decode_untrusted
+from raven.wg.inband import TYPE_PROBE, TYPE_REPORT, Probe, Report, decode_untrusted
 from raven.wg.keypair import Keypair, Keypairs, padded_size, run_limit
 from raven.wg.messages import TAI64N_LEN, TRANSPORT_OVERHEAD, CookieReply, Response
 from raven.wg.outbox import Drop, Transmit
@@ -37,6 +37,8 @@ from raven.wg.packet import OVERHEAD_V4, OVERHEAD_V6, outer_fields
 from raven.wg.path_mtu import FLOOR, PathMtu
 from raven.wg.shared import Shared
 from raven.wg.staging import StagedPackets
+from raven.wg.stepdown import REPORT_DELAY
+from raven.wg.superframe_peer import OpenedFrame, PeerSuperframes
 from raven.wg.timers import PeerTimers, Timer
 
 _LONG_AGO = float("-inf")
@@ -66,6 +68,7 @@ class Peer:
         "preshared_key",
         "public_key",
         "rx_bytes",
+        "superframes",
         "tx_bytes",
     )
 
@@ -85,6 +88,7 @@ class Peer:
         self._timers = PeerTimers(shared.agenda, public_key)
         self._keypairs = Keypairs()
         self._staged = StagedPackets(shared.staging)
+        self.superframes = PeerSuperframes(shared.outbox, shared.reassembly)
         # The handshake we started. It is kept beside one that we answer meanwhile: when both ends start at
         # once either may finish, where the kernel's single slot makes both time out.
         self._initiated: Initiated | None = None
@@ -164,8 +168,15 @@ class Peer:
             return packets
         self._authenticated_from(endpoint)
         sizes = sum(map(len, packets))
-        self.rx_bytes += sizes + TRANSPORT_OVERHEAD * len(packets)
-        self._timers.messages_received(now, data=sizes > 0)
+        self._opened(keypair, sizes + TRANSPORT_OVERHEAD * len(packets), now, data=sizes > 0)
+        if not packets[-1]:  # keepalives are the shortest messages, so a run ends with them
+            packets = [packet for packet in packets if packet]
+        return packets
+
+    def _opened(self, keypair: Keypair, received: int, now: float, *, data: bool) -> None:
+        """Call after messages, of `received` bytes in all, authenticated under `keypair`."""
+        self.rx_bytes += received
+        self._timers.messages_received(now, data=data)
         if self.path.unheard:
             self.path.heard()
         if keypair is self._keypairs.next:
@@ -174,9 +185,66 @@ class Peer:
             self._send_staged(now)
             self._examine_new_path(now)
         self._refresh_if_late(now)
-        if not packets[-1]:  # keepalives are the shortest messages, so a run ends with them
-            packets = [packet for packet in packets if packet]
-        return packets
+
+    # Superframes --------------------------------------------------------------------------------------
+
+    def send_superpacket(
+        self,
+        buffer: memoryview,
+        at: int,
+        size: int,
+        *,
+        gso_size: int,
+        segment: int,
+        tos: int,
+        hops: int,
+        now: float,
+    ) -> bool:
+        """Sends the `size` bytes from `at` in `buffer` as one superframe, if that suits this peer now.
+
+        `segment` is the size of a whole segment: the frame's datagrams are as long as its segments' would be
+        as plain packets. False: nothing was sent, and segments have to be.
+        """
+        keypair, mtu = self._keypairs.current, self.mtu
+        if self.endpoint is None or keypair is None or segment > mtu or not keypair.can_seal(1, now):
+            return False
+        stride = padded_size(segment, mtu) + TRANSPORT_OVERHEAD
+        runs = self.superframes.seal(keypair, buffer, at, size, gso_size=gso_size, stride=stride, now=now)
+        if not runs:
+            return False
+        for data in runs:
+            self._shared.outbox.transmits.append(
+                Transmit(self.endpoint, min(stride, len(data)), data, tos, hops)
+            )
+            self.tx_bytes += len(data)
+        self._timers.messages_sent(now, data=True)
+        if keypair.needs_renewal(now):
+            self.initiate(now)
+        return True
+
+    def receive_fragments(
+        self,
+        keypair: Keypair,
+        datagrams: Sequence[memoryview],
+        at: int,
+        *,
+        endpoint: Endpoint,
+        ecn: int,
+        now: float,
+    ) -> tuple[int, OpenedFrame | None]:
+        """Takes fragments under `keypair` from `at` on: how many, and the frame if they made one whole."""
+        if not keypair.can_open(0, 1, now):
+            self._shared.outbox.drop(Drop.KEYPAIR_EXPIRED)
+            return 1, None
+        frames = self.superframes
+        taken, opened = frames.receive(keypair, datagrams, at, endpoint=endpoint, ecn=ecn, now=now)
+        if frames.unreported:
+            self._timers.superframe_received(now + REPORT_DELAY)
+        if opened is not None:
+            if opened.endpoint is not None:
+                self._authenticated_from(opened.endpoint)
+            self._opened(keypair, opened.received, now, data=True)
+        return taken, opened
 
     def _refresh_if_late(self, now: float) -> None:
         """Section 6.2: an initiator that only receives renews too, shortly before its keys are refused."""
@@ -209,6 +277,10 @@ class Peer:
 
     def inband_received(self, message: memoryview, now: float) -> None:
         """Call with what the peer sealed for this device itself (`inband`); answers probes."""
+        if message[0] == TYPE_REPORT:
+            report = Report.decode_untrusted(message)
+            self.superframes.report_received(report, self._keypairs.all(), now)
+            return
         decoded = decode_untrusted(message)
         if decoded is None:
             self._shared.outbox.drop(Drop.INNER_MALFORMED)
@@ -431,6 +503,9 @@ class Peer:
                 self.send_keepalive(now)
             elif timer is Timer.PATH_PROBE:
                 self._send_probes(self.path.timed_out(now), now)
+            elif timer is Timer.REPORT_SUPERFRAMES:
+                for report in self.superframes.reports(self._keypairs.all()):
+                    self._send_inband(report.encode(), now)
         self._timers.reschedule()
 
     def _handshake_timed_out(self, now: float) -> None:
@@ -501,3 +576,4 @@ class Peer:
     def _forget(self, keypairs: Sequence[Keypair]) -> None:
         for keypair in keypairs:
             del self._shared.keypairs[keypair.local_index]
+            self.superframes.forget_keypair(keypair.local_index)

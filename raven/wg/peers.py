@@ -8,7 +8,15 @@ from collections.abc import Iterator
 
 from raven.keys import PublicKey
 from raven.wg.allowed_ips import AllowedIPs
-from raven.wg.configuration import DeviceChange, PeerChange, PeerState, PeerStatus, UapiError
+from raven.wg.configuration import (
+    NO_SUPERFRAMES,
+    DeviceChange,
+    PeerChange,
+    PeerState,
+    PeerStatus,
+    SuperframeCipher,
+    UapiError,
+)
 from raven.wg.peer import Peer
 from raven.wg.shared import Shared
 
@@ -21,13 +29,19 @@ Address = int | tuple[int, int]  # IPv4, or the two halves of IPv6
 class Peers:
     """All peers of one device, by public key, in the order they were added."""
 
-    __slots__ = ("_allowed_ips", "_owners", "_peers", "_shared")
+    __slots__ = ("_allowed_ips", "_owners", "_peers", "_shared", "_superframes")
 
     def __init__(self, shared: Shared[Peer]) -> None:
         self._shared = shared
         self._peers: dict[PublicKey, Peer] = {}
         self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
         self._owners: dict[Address, Peer | None] = {}
+        self._superframes = 0
+
+    @property
+    def superframes(self) -> bool:
+        """Whether any peer is to get superframes."""
+        return self._superframes > 0
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
@@ -65,6 +79,7 @@ class Peers:
                 self.remove(public_key)
         for peer_change in change.peers:
             self._configure(peer_change, now)
+        self._superframes = sum(peer.superframes.cipher is not None for peer in self)
 
     def _configure(self, change: PeerChange, now: float) -> None:
         identity = self._shared.identity
@@ -87,6 +102,9 @@ class Peers:
             peer.configure_probes(change.probes)
         if change.keepalive is not None:
             peer.configure_keepalive(change.keepalive)
+        if change.superframes is not None:
+            off = change.superframes == NO_SUPERFRAMES
+            peer.superframes.configure(None if off else SuperframeCipher(change.superframes))
         if change.replace_allowed_ips:
             self._allowed_ips.remove_all(peer)
         for network in change.removed_allowed_ips:
@@ -124,7 +142,12 @@ class Peers:
     def statuses(self) -> dict[PublicKey, PeerStatus]:
         return {
             peer.public_key: PeerStatus(
-                mtu=peer.mtu, proven_mtu=peer.path.proven, probes=peer.path.cooperative
+                mtu=peer.mtu,
+                proven_mtu=peer.path.proven,
+                probes=peer.path.cooperative,
+                superframes=peer.superframes.cipher or NO_SUPERFRAMES,
+                tx_superframes=peer.superframes.tx,
+                rx_superframes=peer.superframes.rx,
             )
             for peer in self
         }

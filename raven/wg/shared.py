@@ -13,6 +13,7 @@ from raven.wg.endpoint import Endpoint
 from raven.wg.keypair import Keypair
 from raven.wg.outbox import Outbox
 from raven.wg.primitives import DhPrivateKey
+from raven.wg.reassembly import ReassemblyBudget
 from raven.wg.staging import StagingBudget
 from raven.wg.timers import Agenda
 
@@ -45,6 +46,7 @@ class Shared(Generic[P]):
         "mtu",
         "outbox",
         "random",
+        "reassembly",
         "route_mtu",
         "staging",
         "tai64n",
@@ -73,6 +75,7 @@ class Shared(Generic[P]):
         self.handshakes: dict[int, P] = {}  # by the index in our initiation
         self.keypairs: dict[int, tuple[P, Keypair]] = {}  # by our index of the keypair
         self.staging = StagingBudget()
+        self.reassembly = ReassemblyBudget()
 
     def new_index(self) -> int:
         """A random u32 that names no handshake and no keypair. Random, so that it tells nothing about us."""

@@ -26,6 +26,7 @@ class Timer(enum.Enum):
     ERASE_KEYS = enum.auto()  # no new keys for three REJECT_AFTER_TIME: forget the old ones
     PERSISTENT_KEEPALIVE = enum.auto()  # nothing passed for the configured interval: keep a NAT's mapping
     PATH_PROBE = enum.auto()  # our own, no part of the paper: probes of the path's MTU were not answered
+    REPORT_SUPERFRAMES = enum.auto()  # our own, no part of the paper: superframes came, tell how many
 
 
 class Agenda:
@@ -78,6 +79,7 @@ class PeerTimers:
         "_persistent",
         "_persistent_interval",
         "_probe",
+        "_report",
         "_retransmit",
         "owner",
         "scheduled",
@@ -94,7 +96,7 @@ class PeerTimers:
     def clear(self) -> None:
         """Call when the peer is removed, or the device forgets its keys: nothing fires any more."""
         self._retransmit = self._keepalive = self._new_handshake = self._erase = self._persistent = NEVER
-        self._probe = NEVER
+        self._probe = self._report = NEVER
         self.scheduled = NEVER
 
     def due(self, now: float) -> list[Timer]:
@@ -118,6 +120,9 @@ class PeerTimers:
         if self._probe <= now:
             self._probe = NEVER
             fired.append(Timer.PATH_PROBE)
+        if self._report <= now:
+            self._report = NEVER
+            fired.append(Timer.REPORT_SUPERFRAMES)
         return fired
 
     def reschedule(self) -> None:
@@ -125,7 +130,7 @@ class PeerTimers:
         self._arm(
             min(
                 *(self._retransmit, self._keepalive, self._new_handshake),
-                *(self._erase, self._persistent, self._probe),
+                *(self._erase, self._persistent, self._probe, self._report),
             )
         )
 
@@ -183,6 +188,12 @@ class PeerTimers:
         """Call with when the answers to probes of the path are due; NEVER when none is awaited."""
         self._probe = deadline
         self._arm(deadline)
+
+    def superframe_received(self, report_at: float) -> None:
+        """Call after fragments of superframes came, with when to report them; the first of many counts."""
+        if self._report == NEVER:
+            self._report = report_at
+            self._arm(report_at)
 
     def _arm(self, when: float) -> None:
         if when < self.scheduled:

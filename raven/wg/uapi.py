@@ -4,7 +4,8 @@
 socket (`raven.dataplane.uapi`) and the client (`raven.net.device`). It only reads and writes text; it changes
 no device. Two verbs are our own, so that `wg` never meets a key it does not know: `raven_counters=1` answers
 drops by reason, and `raven_status=1` what a `raven-wg` knows beside WireGuard: its offloads, its peers'
-paths. So are the keys `raven_probes` and `raven_rekey` of a peer in a `set=1`; other devices refuse them.
+paths, superframes. So are the keys `raven_probes`, `raven_rekey` and `raven_superframes` of a peer in a
+`set=1`; other devices refuse them.
 """
 
 import errno
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from raven.keys import PresharedKey, PrivateKey, PublicKey
 from raven.wg.configuration import (
     NO_PRIVATE_KEY,
+    NO_SUPERFRAMES,
     DeviceChange,
     DeviceState,
     IPNetwork,
@@ -78,6 +80,7 @@ class _PeerSection:
     endpoint: Endpoint | None = None
     keepalive: int | None = None
     replace_allowed_ips: bool = False
+    superframes: str | None = None
     networks: dict[IPNetwork, bool] = field(default_factory=dict)
     probes: bool | None = None
     rekey: bool = False
@@ -95,6 +98,7 @@ class _PeerSection:
             removed_allowed_ips=[network for network, add in self.networks.items() if not add],
             probes=self.probes,
             rekey=self.rekey,
+            superframes=self.superframes,
         )
 
 
@@ -159,6 +163,8 @@ def _parse_peer_line(peer: _PeerSection, key: str, value: str) -> None:
         peer.probes = read_bool(key, value)
     elif key == "raven_rekey":
         peer.rekey = read_true(key, value)
+    elif key == "raven_superframes":
+        peer.superframes = value
     elif key == "protocol_version":
         if value != "1":
             raise UapiError(errno.EINVAL, f"{key}={value}: expected 1")
@@ -195,6 +201,8 @@ def format_set(change: DeviceChange) -> str:
             lines.append("raven_rekey=true")
         if peer.replace_allowed_ips:
             lines.append("replace_allowed_ips=true")
+        if peer.superframes is not None:
+            lines.append(f"raven_superframes={peer.superframes}")
         lines.extend(f"allowed_ip=-{network}" for network in peer.removed_allowed_ips)
         lines.extend(f"allowed_ip={network}" for network in peer.allowed_ips)
     return "\n".join(lines) + "\n\n"
@@ -241,19 +249,23 @@ def format_counters(counters: Mapping[str, int]) -> str:
 
 def format_status(status: Status) -> str:
     """The whole answer to `raven_status=1`."""
-    lines = [f"mtu={status.mtu}"]
+    lines = [f"mtu={status.mtu}", f"superframe_ciphers={' '.join(status.superframe_ciphers)}"]
     lines += [f"offload_{name}={reason or 'on'}" for name, reason in status.offloads.items()]
     for key, peer in status.peers.items():
         lines.append(f"public_key={key.hex()}")
         lines.append(f"mtu={peer.mtu}")
         lines.append(f"proven_mtu={peer.proven_mtu}")
         lines.append(f"probes={str(peer.probes).lower()}")
+        lines.append(f"superframes={peer.superframes}")
+        lines.append(f"tx_superframes={peer.tx_superframes}")
+        lines.append(f"rx_superframes={peer.rx_superframes}")
     return "".join(f"{line}\n" for line in lines) + format_errno(0)
 
 
 def parse_status_untrusted(text: str) -> Status:
     """The status in an answer to `raven_status=1`; UapiError as in `parse_get_untrusted`."""
     mtu = 0
+    ciphers: list[str] = []
     offloads: dict[str, str] = {}
     peers: list[tuple[PublicKey, dict[str, str]]] = []
     for key, value in _answer_lines(text):
@@ -263,16 +275,22 @@ def parse_status_untrusted(text: str) -> Status:
             peers[-1][1][key] = value
         elif key == "mtu":
             mtu = read_number(key, value, 1 << 32)
+        elif key == "superframe_ciphers":
+            ciphers = value.split()
         elif key.startswith("offload_"):
             offloads[key.removeprefix("offload_")] = "" if value == "on" else value[:200]
     return Status(
         mtu=mtu,
         offloads=offloads,
+        superframe_ciphers=tuple(ciphers),
         peers={
             key: PeerStatus(
                 mtu=read_number("mtu", lines.get("mtu", "0"), 1 << 32),
                 proven_mtu=read_number("proven_mtu", lines.get("proven_mtu", "0"), 1 << 32),
                 probes=read_bool("probes", lines.get("probes", "false")),
+                superframes=lines.get("superframes", NO_SUPERFRAMES),
+                tx_superframes=read_number("tx_superframes", lines.get("tx_superframes", "0"), 1 << 64),
+                rx_superframes=read_number("rx_superframes", lines.get("rx_superframes", "0"), 1 << 64),
             )
             for key, lines in peers
         },

@@ -91,12 +91,17 @@ def test_equals_the_reference(
         ephemeral=dh_key(ephemeral_r),
     )
     assert MacGenerator(initiator.public).add_macs(response.encode(), 0.0) == wanted_response
-    assert responder_keys == TransportKeys(index_r, index_i, to_initiator, to_responder)
+    assert responder_keys == TransportKeys(
+        index_r, index_i, to_initiator, to_responder, responder_keys.exporter
+    )
 
     initiator_keys = consume_response(
         initiator, initiated, PresharedKey(psk), Response.decode_untrusted(wanted_response)
     )
-    assert initiator_keys == TransportKeys(index_i, index_r, to_responder, to_initiator)
+    assert initiator_keys == TransportKeys(
+        index_i, index_r, to_responder, to_initiator, responder_keys.exporter
+    )
+    assert initiator_keys.exporter not in (to_initiator, to_responder)
 
 
 def test_a_wrong_preshared_key_fails_at_the_response() -> None:

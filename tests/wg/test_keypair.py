@@ -22,12 +22,13 @@ from tests.wg import reference
 
 KEY_1: Final = b"\x01" * 32
 KEY_2: Final = b"\x02" * 32
+EXPORTER: Final = b"\x03" * 32
 MTU: Final = 1420
 
 
 def ends(*, now: float = 0.0) -> tuple[Keypair, Keypair]:
-    a = Keypair(TransportKeys(1, 2, KEY_1, KEY_2), initiator=True, now=now)
-    b = Keypair(TransportKeys(2, 1, KEY_2, KEY_1), initiator=False, now=now)
+    a = Keypair(TransportKeys(1, 2, KEY_1, KEY_2, EXPORTER), initiator=True, now=now)
+    b = Keypair(TransportKeys(2, 1, KEY_2, KEY_1, EXPORTER), initiator=False, now=now)
     return a, b
 
 

@@ -23,7 +23,7 @@ def shared(draws: Iterator[bytes] | None = None) -> Shared[str]:
 def test_an_index_in_use_is_not_drawn_again() -> None:
     s = shared(iter([b"\x05\0\0\0", b"\x06\0\0\0", b"\x07\0\0\x80"]))
     s.handshakes[5] = "a peer"
-    keys = TransportKeys(6, 1, bytes(32), bytes(32))
+    keys = TransportKeys(6, 1, bytes(32), bytes(32), bytes(32))
     s.keypairs[6] = ("a peer", Keypair(keys, initiator=True, now=0.0))
     assert s.new_index() == 0x80000007
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from raven.keys import PresharedKey, PrivateKey, PublicKey
 from raven.wg.configuration import (
+    NO_SUPERFRAMES,
     DeviceChange,
     DeviceState,
     IPNetwork,
@@ -18,6 +19,7 @@ from raven.wg.configuration import (
     PeerState,
     PeerStatus,
     Status,
+    SuperframeCipher,
 )
 from raven.wg.endpoint import Endpoint
 from raven.wg.uapi import (
@@ -73,6 +75,7 @@ peer_changes = st.builds(
     replace_allowed_ips=st.booleans(),
     probes=st.none() | st.booleans(),
     rekey=st.booleans(),
+    superframes=st.sampled_from([None, NO_SUPERFRAMES, *SuperframeCipher]),
 )
 device_changes = st.builds(
     DeviceChange,
@@ -180,6 +183,8 @@ def test_the_last_mention_of_a_network_decides() -> None:
         ("nonsense=1", errno.EPROTO),
         ("nonsense", errno.EPROTO),
         (f"public_key={KEY_HEX}\npreshared_key=00", errno.EINVAL),
+        (f"public_key={KEY_HEX}\nraven_superframes=rot13", errno.EINVAL),
+        ("raven_superframes=off", errno.EPROTO),
         (f"public_key={KEY_HEX}\nendpoint=example.org:1", errno.EINVAL),
         (f"public_key={KEY_HEX}\nendpoint=192.0.2.1", errno.EINVAL),
         (f"public_key={KEY_HEX}\nendpoint=192.0.2.1:70000", errno.EINVAL),
@@ -270,9 +275,18 @@ sizes = st.integers(0, 65535)
         offloads=st.dictionaries(
             st.sampled_from(["udp_send", "tun_tcp"]), st.sampled_from(["", "the kernel refuses it"])
         ),
+        superframe_ciphers=st.sampled_from([(), ("aes256gcm", "chacha20poly1305")]),
         peers=st.dictionaries(
             keys32.map(PublicKey),
-            st.builds(PeerStatus, mtu=sizes, proven_mtu=sizes, probes=st.booleans()),
+            st.builds(
+                PeerStatus,
+                mtu=sizes,
+                proven_mtu=sizes,
+                probes=st.booleans(),
+                superframes=st.sampled_from([NO_SUPERFRAMES, *map(str, SuperframeCipher)]),
+                tx_superframes=st.integers(0, 1 << 64),
+                rx_superframes=st.integers(0, 1 << 64),
+            ),
             max_size=3,
         ),
     )

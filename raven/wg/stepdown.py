@@ -1,0 +1,115 @@
+"""Whether superframes are worth it on the way to one peer, by what the other end reports of them.
+
+A lost datagram takes its whole frame with it, so a path that loses some is better off with plain packets. All
+transitions live here. TRIAL: a few frames go, then plain packets until a report judges them. UP: frames go as
+long as reports come and are good. DOWN: plain packets until `_until`, then another trial; each trial that
+fails doubles the wait. No clock and no I/O; above is `peer`.
+"""
+
+import enum
+from typing import Final
+
+# Frames of a trial. A path that loses one datagram in 700 fails it half of the time, and it costs 2 MB.
+TRIAL_FRAMES: Final = 32
+# Frames that are judged together afterwards.
+WINDOW_FRAMES: Final = 128
+# Of the frames judged together: how many must be lost, in number and in part, to step down. One may be on
+# its way when the other end reports. TCP takes a lost frame for one event of congestion, as it takes a lost
+# packet, so what tells is the bytes sent again.
+LOST_MIN: Final = 2
+LOSS_MAX: Final = 0.02
+# Seconds without a report while frames go. A report leaves REPORT_DELAY after the first frame it is about.
+SILENCE_MAX: Final = 1.0
+REPORT_DELAY: Final = 0.1  # seconds; at most ten small datagrams a second
+HOLD_MIN, HOLD_MAX = 2.0, 120.0  # seconds of DOWN
+# Seconds of UP after which an old failure counts no more.
+_PROVEN: Final = 30.0
+NEVER: Final = float("-inf")
+
+
+class Step(enum.Enum):
+    """Where the sender stands."""
+
+    TRIAL = enum.auto()  # a few frames are on their way, or may go
+    UP = enum.auto()  # superpackets go as frames
+    DOWN = enum.auto()  # plain packets only, until a moment
+
+
+class StepDown:
+    """The sender's choice for one peer."""
+
+    __slots__ = ("_awaiting", "_hold", "_last_sent", "_left", "_lost", "_seen", "_since", "_until", "step")
+
+    def __init__(self) -> None:
+        self.step = Step.TRIAL
+        self._left = TRIAL_FRAMES  # frames that the trial may still send
+        self._seen = self._lost = 0  # frames judged so far, in this window
+        self._awaiting = NEVER  # when the first frame was sent that no report knows of; NEVER: none is
+        self._last_sent = NEVER
+        self._since = 0.0  # when UP began
+        self._until = 0.0  # when DOWN ends
+        self._hold = HOLD_MIN
+
+    def allows(self, now: float) -> bool:
+        """Whether the next superpacket may go as a frame."""
+        if now - self._last_sent > SILENCE_MAX:
+            # After a pause silence proves nothing: a lone report may have been lost.
+            self._awaiting = NEVER
+            if self.step is Step.TRIAL:
+                self._left = TRIAL_FRAMES
+        if self.step is Step.DOWN:
+            if now < self._until:
+                return False
+            self.step = Step.TRIAL
+            self._left = TRIAL_FRAMES
+            self._start_window()
+        if self._awaiting != NEVER and now - self._awaiting > SILENCE_MAX:
+            self._fail(now)
+            return False
+        if self.step is Step.TRIAL and not self._left:
+            self._last_sent = now  # packets go, so this is no pause
+            return False
+        return True
+
+    def sent(self, now: float) -> None:
+        """Call after each frame."""
+        self._last_sent = now
+        if self._awaiting == NEVER:
+            self._awaiting = now
+        if self.step is Step.TRIAL:
+            self._left -= 1
+
+    def reported(self, sent: int, lost: int, now: float, *, outstanding: bool) -> None:
+        """Call with how many more frames the other end knows of, and of those it lacks.
+
+        `lost` may be negative: a frame that was on its way at the report before. `outstanding`: there are
+        frames that it does not know of yet.
+        """
+        self._awaiting = now if outstanding else NEVER
+        if self.step is Step.DOWN:
+            return
+        self._seen += sent
+        self._lost += lost
+        enough = TRIAL_FRAMES if self.step is Step.TRIAL else WINDOW_FRAMES
+        if self._lost >= LOST_MIN and self._lost > LOSS_MAX * max(self._seen, enough):
+            self._fail(now)
+            return
+        if self.step is Step.TRIAL:
+            if not self._left and not outstanding:
+                self.step = Step.UP
+                self._since = now
+                self._start_window()
+        else:
+            if now - self._since > _PROVEN:
+                self._hold = HOLD_MIN
+            if self._seen >= WINDOW_FRAMES:
+                self._start_window()
+
+    def _fail(self, now: float) -> None:
+        self.step = Step.DOWN
+        self._until = now + self._hold
+        self._hold = min(2 * self._hold, HOLD_MAX)
+        self._awaiting = NEVER
+
+    def _start_window(self) -> None:
+        self._seen = self._lost = 0
