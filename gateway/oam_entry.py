@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -33,7 +33,9 @@ EACH_MAX: Final = 1024  # of one network; a Prometheus of 2,000 targets has some
 STRANGERS_LOW: Final = 512  # connections without a whole head, from where on some are refused
 STRANGERS_HIGH: Final = 1024
 STRANGERS_EACH: Final = 256  # of one network
-FAREWELL_MAX: Final = 0.2  # seconds to hand one segment to the kernel, which has room for it
+FAREWELL_MAX: Final = 0.5  # seconds in which somebody turned away may read why
+FAREWELL_READ: Final = 16 * 1024  # bytes
+FAREWELLS_MAX: Final = 64  # at once; a flood is not told why
 
 
 class Entries:
@@ -57,6 +59,7 @@ class Entries:
         self._strangers = Strangers(low=STRANGERS_LOW, high=STRANGERS_HIGH, each_max=STRANGERS_EACH)
         self._by: Counter[str] = Counter()  # connections open now, by network or user
         self._log = log.get("oam")
+        self._farewells = 0
         self.connections = 0  # open now
         self.refused: Counter[str] = Counter()  # connections turned away before a request, by reason
 
@@ -78,7 +81,7 @@ class Entries:
                 await self._proxy.serve(stream, asker)
         except RefusedError as error:
             self._turned_away(error.reason, asker.address, str(error))
-            await _say_no(stream, str(error))
+            await self._say_no(stream, str(error))
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -96,7 +99,7 @@ class Entries:
         except RefusedError as error:
             self._turned_away(error.reason, address, str(error))
             if not tls:
-                await _say_no(stream, str(error))
+                await self._say_no(stream, str(error))
         except PeerError as error:
             self._turned_away(error.reason, address, str(error))
         finally:
@@ -136,12 +139,22 @@ class Entries:
         talking = HalfCloseableTLSStream(secured.socket)
         await self._proxy.serve(talking, asker, greeted=lambda: self._strangers.leave(place))
 
+    async def _say_no(self, stream: trio.SocketStream, why: str) -> None:
+        """One answer to whatever was going to be asked; reads on for a moment, lest a reset overtake it."""
+        if self._farewells >= FAREWELLS_MAX:
+            return
+        self._farewells += 1
+        try:
+            with trio.move_on_after(FAREWELL_MAX):
+                await stream.send_all(refusal_answer(Refusal("too-many", why), keep_alive=False))
+                await stream.send_eof()
+                while await stream.receive_some(FAREWELL_READ):
+                    pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it has gone already
+        finally:
+            self._farewells -= 1
+
     def _turned_away(self, reason: str, address: str, why: str) -> None:
         self.refused[reason] += 1
         self._log.info("turned away", reason=reason, address=address, why=why)
-
-
-async def _say_no(stream: trio.SocketStream, why: str) -> None:
-    """One answer to whatever was going to be asked, if the kernel takes it at once."""
-    with trio.move_on_after(FAREWELL_MAX), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await stream.send_all(refusal_answer(Refusal("too-many", why), keep_alive=False))

@@ -20,6 +20,7 @@ from raven.oam.refusal import Refusal
 
 READ_SIZE: Final = 64 * 1024  # bytes
 READ_AHEAD: Final = 64 * 1024  # bytes of later requests taken while one is answered; then the asker waits
+BODY_IDLE: Final = 60.0  # seconds between two pieces of a request's body; as nginx has it
 HALF_CLOSED_GRACE: Final = 10.0  # seconds without progress for an asker that has said EOF and may be gone
 
 
@@ -107,7 +108,15 @@ class Relay:
                 self._buffer.receive_data(memoryview(data)[used:])
                 await self._watch_asker()
                 return
-            data = await self._receive_from_asker()
+            with trio.move_on_after(BODY_IDLE) as waiting:
+                data = await self._receive_from_asker()
+            if waiting.cancelled_caught:
+                self._end(
+                    refusal=Refusal(
+                        "body-timeout", f"nothing of the request's body came for {BODY_IDLE:.0f} s"
+                    )
+                )
+                return
             if not data:
                 self._end(broken="asker-left")
                 return

@@ -22,6 +22,7 @@ STATUS: Final = {
     "no-identity": 407,  # the policy permits it to some, and the asker has shown nothing
     "bad-credentials": 407,  # an access token that is unknown, expired or revoked
     "head-timeout": 408,
+    "body-timeout": 408,
     "head-too-large": 431,
     "too-many": 429,  # one asker has too much open at once
     "registry": 500,

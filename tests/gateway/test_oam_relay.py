@@ -2,9 +2,11 @@
 
 import contextlib
 
+import pytest
 import trio
 import trio.testing
 
+from gateway import oam_relay
 from gateway.oam_relay import HALF_CLOSED_GRACE
 from tests.gateway.oam_site import read_all, read_head, read_until, site, target
 
@@ -214,3 +216,23 @@ async def test_a_flood_of_pipelined_requests_is_not_hoarded() -> None:
                 sent += 65536
         release.set()
         assert sent < 30 << 20  # the kernel's buffers, not ours
+
+
+async def test_a_body_that_stops_coming_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await read_until(stream, b"abc")
+            await stream.receive_some()
+        ended.set()
+
+    monkeypatch.setattr(oam_relay, "BODY_IDLE", 0.1)
+    async with site() as s, target(serve) as port:
+        answer = await s.ask(post(port, "Content-Length: 100") + b"abc")
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"Raven-Error: body-timeout" in answer
+        (line,) = await s.lines(1)
+        assert (line.verdict, line.bytes_to_target) == ("body-timeout", 3)
+        with trio.fail_after(5):
+            await ended.wait()
