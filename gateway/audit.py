@@ -6,14 +6,13 @@ O&M never waits for a disk: a line that finds the queue full is counted and stan
 from __future__ import annotations
 
 import math
-import re
 
 import trio
 
 from raven import log
-from raven.errors import ConfigError, StateError
+from raven.errors import StateError
 from raven.oam.audit import AuditLine
-from raven.registry.interface import AuditHead, AuditRecord, Registry
+from raven.registry.interface import AuditRecord, Registry
 
 QUEUE_MAX = 4096  # lines; some seconds of the busiest gateway, 2 MB
 BATCH_MAX = 1024  # lines in one transaction
@@ -107,11 +106,3 @@ class RegistryAudit:
             self._log.error("audit not written", lines=len(batch), why=str(error))
         else:
             self._note_head()
-
-
-def parse_head(text: str) -> AuditHead:
-    """The head that a log line's `seen` spells; ConfigError otherwise."""
-    line, _, digest = text.partition(":")
-    if not re.fullmatch(r"[0-9]{1,18}", line, re.ASCII) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ConfigError(f"--seen {text}: expected LINE:HASH, as the gateway's log has it")
-    return AuditHead(int(line), digest)

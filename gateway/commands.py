@@ -20,7 +20,7 @@ import msgspec
 
 from raven.errors import RavenError
 from raven.net.daemon import exit_code
-from raven.registry.audit_log import AuditVerdict
+from raven.registry.verify_command import verify
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -200,39 +200,7 @@ def audit() -> None:
     """Who asked for what, and what came of it."""
 
 
-@audit.command(epilog="Exit codes: 0 when all hangs together, 1 when the chain is broken.")
-@state_dir_option
-@click.option(
-    "--seen",
-    metavar="LINE:HASH",
-    help="A head noted earlier, as the gateway logs it; it must still be there.",
-)
-@output_option
-def verify(state_dir: Path, seen: str | None, output: str) -> None:
-    """Check that no line of the audit was changed, removed or slipped in.
-
-    Each line carries the hash of the one before. Whoever may write to the registry's file could forge the
-    whole chain; --seen finds that out, with a head from a log that is kept elsewhere.
-    """
-    from gateway.audit import parse_head
-    from raven.registry.gateway_state import registry_path
-    from raven.registry.sqlite import open_existing
-
-    with failing_in_one_line():
-        head = None if seen is None else parse_head(seen)
-        with open_existing(registry_path(state_dir), now=time.time()) as registry:
-            verdict = registry.verify_audit(seen=head)
-    if output == "json":
-        print_json({"ok": not verdict.problem, "problem": verdict.problem, **_chain(verdict)})
-    else:
-        click.echo(f"{verdict.lines} lines hang together; the head is {verdict.head}")
-    if verdict.problem:
-        click.echo(f"raven-gateway: the audit is not what was written: {verdict.problem}", err=True)
-        sys.exit(1)
-
-
-def _chain(verdict: AuditVerdict) -> dict[str, object]:
-    return {"lines": verdict.lines, "head": str(verdict.head)}
+audit.add_command(verify)
 
 
 @contextmanager

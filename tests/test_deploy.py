@@ -46,7 +46,7 @@ def test_systemd_finds_no_fault(installed: Path) -> None:
     ("service", "most"),
     [
         ("raven-agent.service", 3.0),
-        ("raven-agent-streams.service", 1.5),
+        ("raven-agent-streams.service", 2.0),
         ("raven-gateway.service", 3.0),
         ("raven-wg@.service", 3.0),
     ],

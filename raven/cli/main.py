@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raven import __version__
+from raven.registry.verify_command import verify
 
 if TYPE_CHECKING:
     from raven.config import Address
@@ -229,6 +230,14 @@ def netcheck(gateway: str, wg_port: int, output: str) -> None:
     from raven.cli import netcheck
 
     sys.exit(netcheck.netcheck(_dialled(gateway), wg_port=wg_port, json=output == "json"))
+
+
+@cli.group()
+def audit() -> None:
+    """Who asked for what, and what came of it; needs to read the gateway's state directory."""
+
+
+audit.add_command(verify)
 
 
 def _dialled(text: str) -> Address:

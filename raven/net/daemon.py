@@ -7,6 +7,8 @@ daemon does meanwhile is its own matter; it gets a `Stop` to look at.
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -48,6 +50,7 @@ async def supervise(
     `serve` returns after `Stop` was asked and its drain is done; the second signal cancels it. `reload` is
     called at SIGHUP, which never ends a daemon.
     """
+    _raise_open_files()
     stop = Stop()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
@@ -66,6 +69,13 @@ async def supervise(
             nursery.start_soon(notifier.watchdog)
             await serve(stop)
             nursery.cancel_scope.cancel()
+
+
+def _raise_open_files() -> None:
+    """As many descriptors as the system lets us have: each agent and each stream is one; 1,024 are few."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def exit_code(error: BaseException) -> tuple[int, str]:

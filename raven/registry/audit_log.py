@@ -6,6 +6,7 @@ forge the whole chain, so its head belongs into other hands now and then: the ga
 """
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from raven.errors import ConfigError
 from raven.registry.interface import AuditHead, AuditRecord
 
 AUDIT_MAX = 100_000  # rows, about 20 MB: a day of a request a second, on a disk that must also hold the WAL
@@ -89,6 +91,14 @@ def check(rows: Iterable[Any], seen: AuditHead | None) -> AuditVerdict:
     if seen is not None and seen.line > number:
         return verdict(f"line {seen.line} was noted, and the last one is {number}")
     return verdict()
+
+
+def parse_head(text: str) -> AuditHead:
+    """The head that a log line's `seen` spells; ConfigError otherwise."""
+    line, _, digest = text.partition(":")
+    if not re.fullmatch(r"[0-9]{1,18}", line, re.ASCII) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ConfigError(f"--seen {text}: expected LINE:HASH, as the gateway's log has it")
+    return AuditHead(int(line), digest)
 
 
 def _link(previous: bytes, number: int, fields: Sequence[Any]) -> bytes:

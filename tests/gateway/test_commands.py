@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.cli.daemon import RAVENCTL
 from tests.daemons import AGENT, GATEWAY, Daemon, Loopback, Ran, command, loopback, until
 
 CUT_MAX = 2.0  # seconds from the command to the end of the tunnel
@@ -130,11 +131,16 @@ async def test_the_audit_is_verified(net: Loopback) -> None:
         told = msgspec.json.decode(ran.out, type=dict[str, object])
         assert (told["ok"], told["problem"]) == (True, "")
         assert (await _ask(net, "audit", "verify", "--seen", noted)).code == 0
+        same = await command(RAVENCTL, "audit", "verify", "--state-dir", net.state, "-o", "json")
+        assert (same.code, msgspec.json.decode(same.out, type=dict[str, object])) == (0, told)
         with contextlib.closing(sqlite3.connect(net.state / "registry.sqlite", timeout=5)) as file, file:
             file.execute("UPDATE audit SET asker = 'nobody' WHERE id = 2")
         ran = await _ask(net, "audit", "verify")
         assert (ran.code, ran.out.split()[0]) == (1, "1")
         assert "line 2 is not what was written" in ran.err
+        ran = await command(RAVENCTL, "audit", "verify", "--state-dir", net.state)
+        assert (ran.code, ran.out.split()[0]) == (1, "1")
+        assert "ravenctl: the audit is not what was written: line 2" in ran.err
         ran = await _ask(net, "audit", "verify", "--seen", "x")
         assert (ran.code, ran.out) == (2, "")
 
