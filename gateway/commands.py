@@ -20,7 +20,7 @@ import msgspec
 
 from raven.errors import RavenError
 from raven.net.daemon import exit_code
-from raven.registry.verify_command import verify
+from raven.registry.verify_command import verify_command
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -200,7 +200,7 @@ def audit() -> None:
     """Who asked for what, and what came of it."""
 
 
-audit.add_command(verify)
+audit.add_command(verify_command("raven-gateway"))
 
 
 @contextmanager

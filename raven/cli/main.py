@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raven import __version__
-from raven.registry.verify_command import verify
+from raven.registry.verify_command import verify_command
 
 if TYPE_CHECKING:
     from raven.config import Address
@@ -237,7 +237,7 @@ def audit() -> None:
     """Who asked for what, and what came of it; needs to read the gateway's state directory."""
 
 
-audit.add_command(verify)
+audit.add_command(verify_command("ravenctl"))
 
 
 def _dialled(text: str) -> Address:

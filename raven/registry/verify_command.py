@@ -13,55 +13,59 @@ import msgspec
 from raven.errors import ConfigError, RavenError
 
 
-@click.command("verify", epilog="Exit codes: 0 when all hangs together, 1 when the chain is broken.")
-@click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path),
-    default=Path("/var/lib/raven"),
-    show_default=True,
-    metavar="DIR",
-    help="The gateway's state directory; the gateway may be running.",
-)
-@click.option(
-    "--seen",
-    metavar="LINE:HASH",
-    help="A head noted earlier, as the gateway logs it; it must still be there.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for programs.",
-)
-def verify(state_dir: Path, seen: str | None, output: str) -> None:
-    """Check that no line of the audit was changed, removed or slipped in.
+def verify_command(program: str) -> click.Command:
+    """The command, as a subcommand of `program`."""
 
-    Each line carries the hash of the one before. Whoever may write to the registry's file could forge the
-    whole chain; --seen finds that out, with a head from a log that is kept elsewhere.
-    """
-    from raven.registry.audit_log import parse_head
-    from raven.registry.sqlite import open_existing
+    @click.command("verify", epilog="Exit codes: 0 when all hangs together, 1 when the chain is broken.")
+    @click.option(
+        "--state-dir",
+        type=click.Path(path_type=Path),
+        default=Path("/var/lib/raven"),
+        show_default=True,
+        metavar="DIR",
+        help="The gateway's state directory; the gateway may be running.",
+    )
+    @click.option(
+        "--seen",
+        metavar="LINE:HASH",
+        help="A head noted earlier, as the gateway logs it; it must still be there.",
+    )
+    @click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="For people, or for programs.",
+    )
+    def verify(state_dir: Path, seen: str | None, output: str) -> None:
+        """Check that no line of the audit was changed, removed or slipped in.
 
-    program = click.get_current_context().find_root().info_name
-    try:
-        head = None if seen is None else parse_head(seen)
-        with open_existing(state_dir / "registry.sqlite", now=time.time()) as registry:
-            verdict = registry.verify_audit(seen=head)
-    except RavenError as error:
-        click.echo(f"{program}: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    if output == "json":
-        told = {
-            "ok": not verdict.problem,
-            "problem": verdict.problem,
-            "lines": verdict.lines,
-            "head": str(verdict.head),
-        }
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
-    else:
-        click.echo(f"{verdict.lines} lines hang together; the head is {verdict.head}")
-    if verdict.problem:
-        click.echo(f"{program}: the audit is not what was written: {verdict.problem}", err=True)
-        sys.exit(1)
+        Each line carries the hash of the one before. Whoever may write to the registry's file could forge the
+        whole chain; --seen finds that out, with a head from a log that is kept elsewhere.
+        """
+        from raven.registry.audit_log import parse_head
+        from raven.registry.sqlite import open_existing
+
+        try:
+            head = None if seen is None else parse_head(seen)
+            with open_existing(state_dir / "registry.sqlite", now=time.time()) as registry:
+                verdict = registry.verify_audit(seen=head)
+        except RavenError as error:
+            click.echo(f"{program}: {error}", err=True)
+            sys.exit(2 if isinstance(error, ConfigError) else 1)
+        if output == "json":
+            told = {
+                "ok": not verdict.problem,
+                "problem": verdict.problem,
+                "lines": verdict.lines,
+                "head": str(verdict.head),
+            }
+            click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        else:
+            click.echo(f"{verdict.lines} lines hang together; the head is {verdict.head}")
+        if verdict.problem:
+            click.echo(f"{program}: the audit is not what was written: {verdict.problem}", err=True)
+            sys.exit(1)
+
+    return verify
