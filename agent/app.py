@@ -29,6 +29,7 @@ from raven.config import Address, parse_dial
 from raven.control.messages import VERSION, AgentHello
 from raven.errors import StateError
 from raven.net.daemon import Stop
+from raven.net.end import EndOptions
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.proxy import find_ways
@@ -77,14 +78,17 @@ class Agent:
         self.draining = False
         self.problems: list[str] = []
         self.network = AgentNetwork(
+            EndOptions(
+                private_key=state.wg_private_key,
+                public_key=state.wg_public_key,
+                listen_port=options.wg_port,
+                pod_cidrs=options.pod_cidr,
+                interface=options.wg_interface,
+                state_dir=options.state_dir,
+                backend=options.backend,
+                off="switched off by --no-packets" if options.no_packets else "",
+            ),
             node=state.node,
-            private_key=state.wg_private_key,
-            public_key=state.wg_public_key,
-            listen_port=options.wg_port,
-            pod_cidrs=options.pod_cidr,
-            interface=options.wg_interface,
-            state_dir=options.state_dir,
-            off="switched off by --no-packets" if options.no_packets else "",
         )
         allow = Allow(options.allow, ip_address(options.node_address))
         self.dialer = Dialer(allow, node_address=options.node_address)

@@ -8,73 +8,43 @@ offer's reason or the report's problem, and is tried again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
+import msgspec
 import trio
 
 from agent import network_map
 from agent.hub_endpoint import HubEndpoint, NoEndpoint
 from raven import log
 from raven.control.messages import NetworkMap, PacketOffer, PacketReport
-from raven.errors import ConfigError, PeerError
-from raven.keys import PrivateKey, PublicKey
-from raven.net.packets import PacketLane
+from raven.net.end import KEYS_EXPIRE, End, EndOptions, handshake_age, has_expired
 from raven.net.probe import ProbeError
 from raven.status import Lane
-from raven.topology.model import Member, parse_pod_networks_untrusted, probe_address
+from raven.topology.model import Member, probe_address
 from raven.topology.plan import plan
 
 SILENCE_MAX = 20.0  # seconds without a byte from the hub before it is probed
-KEYS_EXPIRE = 180.0  # seconds since a handshake; nothing passes afterwards (WireGuard's Reject-After-Time)
+_CHECKS = 3  # times that the hub's keys are looked after when a tunnel is up again
+_CHECK_MAX = 1.0  # seconds for the answer, and then for the new handshake to be asked for
 TURN = 20.0  # seconds that one address of the hub is tried, four handshake attempts
 
 
-class AgentNetwork:
+class AgentNetwork(End):
     """One node's device, and what the gateway is told about it."""
 
-    def __init__(
-        self,
-        *,
-        node: str,
-        private_key: PrivateKey,
-        public_key: PublicKey,
-        listen_port: int,
-        pod_cidrs: Sequence[str],
-        interface: str,
-        state_dir: Path,
-        off: str = "",
-        program: Sequence[str] | None = None,
-    ) -> None:
-        """`listen_port` 0 lets the device choose; `off` is a sentence when nobody wants the lane.
-        `program` stands in for `raven-wg -f`.
-
-        ConfigError when a pod CIDR cannot be used.
-        """
-        try:
-            own = parse_pod_networks_untrusted(pod_cidrs)
-        except PeerError as error:
-            raise ConfigError(f"pod_cidr: {error}") from error
-        self.off = off
-        self._log = log.get("packets")
-        self._me = Member(name=node, public_key=public_key, pod_networks=own)
+    def __init__(self, options: EndOptions, *, node: str) -> None:
+        """ConfigError when a pod CIDR cannot be used."""
+        super().__init__(options, log.get("packets"))
+        own = self.own_networks
+        self._me = Member(name=node, public_key=options.public_key, pod_networks=own)
         self._offer = PacketOffer(
-            public_key=public_key.to_base64(), listen_port=listen_port, pod_cidrs=[str(n) for n in own]
+            public_key=options.public_key.to_base64(),
+            listen_port=options.listen_port,
+            pod_cidrs=[str(network) for network in own],
         )
-        self._lane = PacketLane(
-            interface=interface,
-            private_key=private_key,
-            public_key=public_key,
-            listen_port=listen_port,
-            own_networks=own,
-            state_dir=state_dir,
-            log=self._log,
-            program=program,
-        )
-        self._state_dir = state_dir
-        self._map = None if off else network_map.load(state_dir, self._log)
+        self._state_dir = options.state_dir
+        self._map = None if self.off else network_map.load(self._state_dir, self._log)
         self._members = network_map.members(self._map, self._me, self._log)
         self._map_changed = trio.Event()
         self._endpoint = HubEndpoint("")
@@ -82,6 +52,7 @@ class AgentNetwork:
         self._changed = trio.Event()
         self._heard: float | None = None  # trio.current_time() when the hub last proved that it is there
         self._heard_bytes = 0
+        self._greeting = trio.Event()
         self._rtt: float | None = None  # seconds, of the last probe of ours
         self._unanswered = False  # the last probe of ours was not
         self._follow()
@@ -91,10 +62,9 @@ class AgentNetwork:
 
         Started as soon as the first attempt to bring the device up has ended, well or not.
         """
-        if self.off:
-            task_status.started()
-            await trio.sleep_forever()
+        await self._rest_if_off(task_status)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._check_hub)
             nursery.start_soon(self._pass_on_changes)
             nursery.start_soon(self._keep_map)
             nursery.start_soon(self._find_hub)
@@ -112,7 +82,7 @@ class AgentNetwork:
             return None, self.off
         if self._lane.problem and not self._lane.held:
             return None, self._lane.problem
-        return self._offer, ""
+        return msgspec.structs.replace(self._offer, probes=self.answers_probes), ""
 
     def take_map(self, network: NetworkMap) -> None:
         """Called with every NetworkMap the gateway sends; it replaces the one before. Does not block."""
@@ -128,6 +98,11 @@ class AgentNetwork:
             self._log.warning("the gateway does not carry our packets", why=network.problem)
         self._members = network_map.members(network, self._me, self._log)
         self._follow()
+
+    def greeted(self) -> None:
+        """Called when a tunnel to a gateway is up (again): its device may be another than before."""
+        self._greeting.set()
+        self._greeting = trio.Event()
 
     def report(self) -> PacketReport:
         """How this end does, for the gateway's status."""
@@ -152,8 +127,8 @@ class AgentNetwork:
         peer = self._lane.peers.get(hub.public_key)
         if peer is None:
             return Lane(state="starting", detail="; ".join(told) or "the device is being set up")
-        age = max(0.0, time.time() - peer.last_handshake) if peer.last_handshake else None
-        expired = age is None or age > KEYS_EXPIRE
+        age = handshake_age(peer)
+        expired = has_expired(age)
         if expired and self._endpoint.current:
             since = "yet" if age is None else f"for {age:.0f} s"
             told.append(f"no WireGuard handshake {since}: do UDP packets reach {self._endpoint.current}?")
@@ -165,11 +140,8 @@ class AgentNetwork:
             bytes_in=peer.rx_bytes,
             bytes_out=peer.tx_bytes,
             handshake_age_s=age,
+            mtu=self._lane.mtu(hub.public_key),
         )
-
-    def counters(self) -> Mapping[str, int]:
-        """What this node's device dropped, by reason."""
-        return {**self._lane.counters, "bad_probe": self._lane.prober.dropped}
 
     def problems(self) -> list[str]:
         """Sentences an operator should read: what packets, or some of them, lack."""
@@ -252,10 +224,35 @@ class AgentNetwork:
             with trio.move_on_after(TURN):
                 await changed.wait()
 
+    def _has_met(self, hub: Member) -> bool:
+        peer = self._lane.peers.get(hub.public_key)
+        return peer is not None and peer.last_handshake > 0
+
     def _is_silent(self, hub: Member) -> bool:
         """Whether another address, or the planned one again, is worth a try."""
         peer = self._lane.peers.get(hub.public_key)
         return peer is not None and time.time() - peer.last_handshake > KEYS_EXPIRE
+
+    async def _check_hub(self) -> None:
+        """After each greeting, finds out at once whether the hub still has the keys that we seal with.
+
+        A hub's device that was started anew has none, says nothing, and WireGuard itself waits 15 s.
+        """
+        while True:
+            await self._greeting.wait()
+            for _ in range(_CHECKS):
+                hub = self._hub()
+                if hub is None or not self._has_met(hub):
+                    break  # there are no keys yet that could be stale
+                try:
+                    await self._lane.prober.probe(
+                        probe_address(hub.public_key), timeout=_CHECK_MAX, attempts=1
+                    )
+                    break
+                except ProbeError:
+                    self._lane.rekey(hub.public_key)
+                    with trio.move_on_after(_CHECK_MAX):
+                        await self._lane.next_look()
 
     async def _listen(self) -> None:
         """Takes what the hub sends as evidence, and probes it when it sends nothing."""

@@ -276,6 +276,7 @@ class Uplink:
         self._tunnel, self._gateway = tunnel, hello.gateway
         self.connects += 1
         self._now("up", "")
+        self.network.greeted()
         self._told = ""
         self._log.info("connected", gateway=str(self.address), name=hello.gateway, software=hello.software)
 

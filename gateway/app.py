@@ -31,6 +31,7 @@ from raven.control.messages import GATEWAYS_MAX, VERSION, GatewayHello, GatewayL
 from raven.errors import StateError
 from raven.names import is_name
 from raven.net.daemon import Stop
+from raven.net.end import EndOptions
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.sdnotify import Notifier
@@ -101,15 +102,18 @@ class Gateway:
         self.table = TunnelTable(self._last_seen, registry.nodes_at)
         self.audit = RegistryAudit(registry)
         self.network = GatewayNetwork(
+            EndOptions(
+                private_key=state.wg_private_key,
+                public_key=state.wg_public_key,
+                listen_port=options.wg_listen.port,
+                pod_cidrs=options.pod_cidr,
+                interface=options.wg_interface,
+                state_dir=options.state_dir,
+                backend=options.backend,
+                off="switched off by --no-packets" if options.no_packets else "",
+            ),
             name=state.name,
-            private_key=state.wg_private_key,
-            public_key=state.wg_public_key,
             endpoint=str(self._packet_endpoint()),
-            listen_port=options.wg_listen.port,
-            pod_cidrs=options.pod_cidr,
-            interface=options.wg_interface,
-            state_dir=options.state_dir,
-            off="switched off by --no-packets" if options.no_packets else "",
         )
         registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
         self.broadcast = Broadcast(self.table, self.network, gateway_list(registry))

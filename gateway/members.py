@@ -7,7 +7,7 @@ plan that follows from the members to its device, and their map to the agents.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raven.control.messages import MapNode, NetworkMap, PacketOffer
 from raven.errors import PeerError
@@ -37,7 +37,7 @@ class Members:
         """Takes back what the registry remembers; whoever joined first has the first claim."""
         for record in sorted(records, key=lambda record: record.created):
             if record.public_key is not None:
-                self._take(record.name, record.public_key, record.pod_cidrs)
+                self._take(record.name, record.public_key, record.pod_cidrs, probes=False)
         self.revision += 1
 
     def offer(self, name: str, packets: PacketOffer | None) -> str:
@@ -50,7 +50,8 @@ class Members:
             self._drop(name)
         else:
             try:
-                self._take(name, PublicKey.from_base64(packets.public_key), packets.pod_cidrs)
+                key = PublicKey.from_base64(packets.public_key)
+                self._take(name, key, packets.pod_cidrs, probes=packets.probes)
             except ValueError as error:
                 self._refuse(name, f"node {name} offers no WireGuard public key: {error}")
         if before != (self._nodes.get(name), self._refused.get(name)):
@@ -97,11 +98,20 @@ class Members:
             self._told = NetworkMap(revision=self.revision, nodes=nodes)
         return self._told
 
-    def _take(self, name: str, key: PublicKey, pod_cidrs: Iterable[str]) -> None:
+    def hub_probes(self, probes: bool) -> None:
+        """Called when it is known whether the hub's device answers probes of the path's MTU."""
+        if probes != self.hub.probes:
+            self.hub = replace(self.hub, probes=probes)
+            self.revision += 1
+
+    def _take(self, name: str, key: PublicKey, pod_cidrs: Iterable[str], *, probes: bool) -> None:
         """ValueError is not among what it raises: what is wrong becomes a refusal."""
         try:
             member = Member(
-                name=name, public_key=key, pod_networks=parse_pod_networks_untrusted(list(pod_cidrs))
+                name=name,
+                public_key=key,
+                pod_networks=parse_pod_networks_untrusted(list(pod_cidrs)),
+                probes=probes,
             )
         except PeerError as error:
             self._refuse(name, f"{error} (offered by node {name})")
@@ -146,4 +156,5 @@ def _map_node(member: Member) -> MapNode:
         endpoint=member.endpoint,
         pod_cidrs=[str(network) for network in member.pod_networks],
         hub=member.hub,
+        probes=member.probes,
     )

@@ -8,29 +8,25 @@ that goes wrong here leaves `run`; it becomes a sentence in the status, and is t
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 
 from gateway.members import Members
 from raven import log
 from raven.control.messages import NetworkMap, PacketOffer
-from raven.errors import ConfigError, PeerError
-from raven.keys import PrivateKey, PublicKey
-from raven.net.packets import PacketLane
+from raven.keys import PublicKey
+from raven.net.end import End, EndOptions, handshake_age, has_expired
 from raven.net.probe import ProbeError
 from raven.registry.interface import NodeRecord
 from raven.status import Lane
-from raven.topology.model import Member, parse_pod_networks_untrusted, probe_address
+from raven.topology.model import Member, probe_address
 from raven.topology.plan import plan
 
 PROBE_INTERVAL = 18.0  # seconds between two probes of a node; "up" lasts 35 s without an answer
 PROBE_SOON = 2.0  # seconds, while a node is new or has just stopped to answer
 SOON_MAX = 60.0  # seconds that lasts: a node that is switched off must not be asked every other second
-KEYS_EXPIRE = 180.0  # seconds since a handshake; nothing passes afterwards (WireGuard's Reject-After-Time)
 _TICK = 1.0  # seconds; probes that are due start at the next one
 # Changes of the map gather before they are told, as each goes to every node: seconds, and seconds a node.
 _SETTLE, _SETTLE_EACH = 0.2, 0.001
@@ -49,48 +45,21 @@ class _Evidence:
     asking: bool = False
 
 
-class GatewayNetwork:
+class GatewayNetwork(End):
     """The members of the packet lane, the maps agents need, and the hub's device."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        private_key: PrivateKey,
-        public_key: PublicKey,
-        endpoint: str,
-        listen_port: int,
-        pod_cidrs: Sequence[str],
-        interface: str,
-        state_dir: Path,
-        off: str = "",
-        program: Sequence[str] | None = None,
-    ) -> None:
-        """`endpoint` is HOST:PORT as agents dial it; `off` is a sentence when nobody wants the lane.
-        `program` stands in for `raven-wg -f`.
-
-        ConfigError when a pod CIDR cannot be used.
-        """
-        try:
-            own = parse_pod_networks_untrusted(pod_cidrs)
-        except PeerError as error:
-            raise ConfigError(f"pod_cidr: {error}") from error
-        self.off = off
-        self._log = log.get("packets")
+    def __init__(self, options: EndOptions, *, name: str, endpoint: str) -> None:
+        """`endpoint` is HOST:PORT as agents dial it. ConfigError when a pod CIDR cannot be used."""
+        super().__init__(options, log.get("packets"))
         # With a slash, which no node's name has: gateway and node may be the same host.
-        hub = Member(
-            name=f"gateway/{name}", public_key=public_key, endpoint=endpoint, pod_networks=own, hub=True
-        )
-        self._members = Members(hub)
-        self._lane = PacketLane(
-            interface=interface,
-            private_key=private_key,
-            public_key=public_key,
-            listen_port=listen_port,
-            own_networks=own,
-            state_dir=state_dir,
-            log=self._log,
-            program=program,
+        self._members = Members(
+            Member(
+                name=f"gateway/{name}",
+                public_key=options.public_key,
+                endpoint=endpoint,
+                pod_networks=self.own_networks,
+                hub=True,
+            )
         )
         self._evidence: dict[PublicKey, _Evidence] = {}
         self._map_changed = trio.Event()
@@ -109,12 +78,11 @@ class GatewayNetwork:
 
         Started as soon as the first attempt to bring the device up has ended, well or not.
         """
-        if self.off:
-            task_status.started()
-            await trio.sleep_forever()
+        await self._rest_if_off(task_status)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_planning)
             await nursery.start(self._lane.run)
+            nursery.start_soon(self._describe_hub)
             task_status.started()
             nursery.start_soon(self._probe_all)
 
@@ -176,14 +144,14 @@ class GatewayNetwork:
             return Lane(state="down", detail=lane.problem)
         if lane.state is None:
             return Lane(state="starting", detail="the device is being set up")
-        handshakes = [peer.last_handshake for peer in lane.state.peers if peer.last_handshake]
+        ages = [age for peer in lane.state.peers if (age := handshake_age(peer)) is not None]
         return Lane(
             state="up",
             evidence_age_s=trio.current_time() - lane.looked,
             detail="; ".join(lane.warnings),
             bytes_in=sum(peer.rx_bytes for peer in lane.state.peers),
             bytes_out=sum(peer.tx_bytes for peer in lane.state.peers),
-            handshake_age_s=max(0.0, time.time() - max(handshakes)) if handshakes else None,
+            handshake_age_s=min(ages, default=None),
         )
 
     def node_lane(self, node: str) -> Lane:
@@ -200,21 +168,17 @@ class GatewayNetwork:
         if peer is None:
             return Lane(state="starting", detail="the gateway's device is being set up")
         shown = self._shown(member)
-        handshake = max(0.0, time.time() - peer.last_handshake) if peer.last_handshake else None
-        expired = handshake is None or handshake > KEYS_EXPIRE
+        handshake = handshake_age(peer)
         return Lane(
-            state="down" if shown.failure and expired else "up",
+            state="down" if shown.failure and has_expired(handshake) else "up",
             evidence_age_s=None if shown.answered is None else trio.current_time() - shown.answered,
             rtt_ms=None if shown.rtt is None else 1e3 * shown.rtt,
             detail=self._why_silent(shown, handshake),
             bytes_in=peer.rx_bytes,
             bytes_out=peer.tx_bytes,
             handshake_age_s=handshake,
+            mtu=self._lane.mtu(member.public_key),
         )
-
-    def counters(self) -> Mapping[str, int]:
-        """What the gateway's device dropped, by reason."""
-        return {**self._lane.counters, "bad_probe": self._lane.prober.dropped}
 
     def problems(self) -> list[str]:
         """Sentences an operator should read: what packets, or some of them, lack."""
@@ -253,6 +217,16 @@ class GatewayNetwork:
             self._lane.follow(plan(members, self._members.hub.public_key))
             self._evidence = {member.public_key: self._shown(member) for member in members}
             await trio.sleep(_REST * (trio.current_time() - began))
+
+    async def _describe_hub(self) -> None:
+        """Tells the agents what our device can do, once that is known and whenever it changes."""
+        while True:
+            before = self._members.revision
+            if self._lane.state is not None:
+                self._members.hub_probes(self.answers_probes)
+            if self._members.revision != before:
+                self._follow()
+            await self._lane.next_look()
 
     def _shown(self, member: Member) -> _Evidence:
         now = trio.current_time()

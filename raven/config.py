@@ -293,6 +293,14 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
         option("Leave the packet lane off; O&M and metrics do not need it.", expected="true or false"),
     ] = False
     wg_interface: Annotated[str, WG_INTERFACE] = "raven0"
+    backend: Annotated[
+        Literal["auto", "kernel", "userspace"],
+        option(
+            "Who carries packets: the kernel's WireGuard, raven-wg, or the kernel's where it has one.",
+            metavar="WHICH",
+            expected="auto, kernel or userspace",
+        ),
+    ] = "auto"
     socket_group: Annotated[
         str,
         option(

@@ -32,6 +32,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int = 0
     bytes_out: int = 0
     handshake_age_s: float | None = None  # packet lane: since the last WireGuard handshake
+    mtu: int | None = None  # packet lane: bytes of the largest packet that fits the path, where it is known
 
 
 def judged(lane: Lane) -> Lane:

@@ -74,6 +74,7 @@ class PacketOffer(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str  # base64
     listen_port: int
     pod_cidrs: Annotated[list[Cidr], msgspec.Meta(max_length=1000)]
+    probes: bool = False  # its device is a `raven-wg`, which answers probes of the path's MTU
 
 
 class AgentHello(Message, frozen=True, kw_only=True, tag="agent-hello"):
@@ -131,6 +132,7 @@ class MapNode(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str  # HOST:PORT, or "" where nobody can dial it
     pod_cidrs: list[Cidr]
     hub: bool
+    probes: bool = False  # as in its offer
 
 
 class NetworkMap(Message, frozen=True, kw_only=True, tag="network-map"):

@@ -3,6 +3,8 @@
 - Nobody answers: `raven-wg` is started, and ended when the lane ends.
 - It answers, and the marker file names its process: an earlier run of ours was killed. Taken over, and ended
   with us.
+- The kernel has WireGuard, and the backend is not `userspace`: a link of the kernel's is made, and removed
+  when the lane ends. One that is there is treated as a process's device is.
 - It answers, and we did not start it: used if it holds our key or nothing at all, and afterwards emptied,
   never ended. One that somebody else has configured is left alone.
 """
@@ -24,6 +26,7 @@ import trio
 from raven.keys import PrivateKey
 from raven.net.device import UAPI_DIRECTORY, Device, DeviceError, NoDevice, UapiDevice
 from raven.net.device_process import DeviceProcess, find_program, start_blocker
+from raven.net.kernel_device import KernelDevice, is_kernel_device, make_link, remove_link
 from raven.wg.configuration import NO_PRIVATE_KEY, DeviceChange, DeviceState, UapiError
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     listen_port: int = 0  # as the device had it
     up: bool = False  # as the link was
     made_directory: bool = False  # the UAPI directory was not there
+    made_link: bool = False  # the interface is the kernel's, and we made it
 
 
 @dataclass(eq=False, slots=True)
@@ -80,11 +84,14 @@ class Adopted:
                     self.directory.rmdir()
         else:
             with contextlib.suppress(DeviceError, UapiError):  # it went meanwhile
-                await self.device.configure(
-                    DeviceChange(
-                        private_key=NO_PRIVATE_KEY, listen_port=self.found.listen_port, replace_peers=True
+                if self.found.made_link:
+                    await trio.to_thread.run_sync(remove_link, self.found.index)
+                else:
+                    await self.device.configure(
+                        DeviceChange(
+                            private_key=NO_PRIVATE_KEY, listen_port=self.found.listen_port, replace_peers=True
+                        )
                     )
-                )
         with contextlib.suppress(OSError):
             (self.state_dir / MARKER).unlink(missing_ok=True)
 
@@ -96,30 +103,55 @@ async def adopt_or_start(
     state_dir: Path,
     nursery: trio.Nursery,
     log: FilteringBoundLogger,
+    backend: str = "auto",
     program: Sequence[str] | None = None,
     directory: Path = UAPI_DIRECTORY,
 ) -> Adopted:
     """The device `name`, ready to be configured; DeviceError says why there is none.
 
-    `nursery` carries the task that reads the process's log. `program` stands in for `raven-wg -f`.
+    `backend` is `kernel`, `userspace`, or `auto`: the kernel's where it has WireGuard. `nursery` carries the
+    task that reads the process's log. `program` stands in for `raven-wg -f`.
     """
     device = UapiDevice(name, directory)
     try:
         state = await device.state()
     except NoDevice:
+        if backend != "userspace" and (program is None or backend == "kernel"):
+            there = bool(_index(name)) and await trio.to_thread.run_sync(is_kernel_device, name)
+            refusal = "" if there else await trio.to_thread.run_sync(make_link, name)
+            if not refusal:
+                return await _adopt_kernel(KernelDevice(name), key, state_dir, log, made=not there)
+            if backend == "kernel":
+                raise DeviceError(refusal) from None
         return await _start(device, state_dir, nursery, log, program, directory)
-    return await _adopt(device, state, key, state_dir, log)
+    if backend == "kernel":
+        raise DeviceError(f"the device {name} is a process's, and the backend is kernel: end it first")
+    return await _adopt(device, state, key, state_dir, log, device.path.parent)
+
+
+async def _adopt_kernel(
+    device: KernelDevice, key: PrivateKey, state_dir: Path, log: FilteringBoundLogger, *, made: bool
+) -> Adopted:
+    state = await device.state()
+    return await _adopt(device, state, key, state_dir, log, UAPI_DIRECTORY, made_link=made)
 
 
 async def _adopt(
-    device: UapiDevice, state: DeviceState, key: PrivateKey, state_dir: Path, log: FilteringBoundLogger
+    device: Device,
+    state: DeviceState,
+    key: PrivateKey,
+    state_dir: Path,
+    log: FilteringBoundLogger,
+    directory: Path,
+    *,
+    made_link: bool = False,
 ) -> Adopted:
     name = device.name
     index = _index(name)
     if not index:
         raise DeviceError(
-            f"{device.path} answers, but this network namespace has no interface {name}: it is another "
-            "namespace's, whose file system this one shares; choose another name with --wg-interface"
+            f"{directory / name}.sock answers, but this network namespace has no interface {name}: it is "
+            "another namespace's, whose file system this one shares; choose another name with --wg-interface"
         )
     left = _read_marker(state_dir)
     if left is not None and (left.interface, left.index, left.boot) != (name, index, _boot_id()):
@@ -132,10 +164,16 @@ async def _adopt(
             "choose another name with --wg-interface"
         )
     found = left or Found(
-        interface=name, index=index, boot=_boot_id(), listen_port=state.listen_port, up=_is_up(name)
+        interface=name,
+        index=index,
+        boot=_boot_id(),
+        listen_port=state.listen_port,
+        up=_is_up(name),
+        made_link=made_link,
     )
-    log.info("device taken over" if ours else "device adopted", interface=name, process=found.pid or None)
-    adopted = Adopted(device, found, process, state_dir, device.path.parent)
+    how = "device made" if made_link else "device taken over" if ours else "device adopted"
+    log.info(how, interface=name, process=found.pid or None, kernel=isinstance(device, KernelDevice))
+    adopted = Adopted(device, found, process, state_dir, directory)
     _write_marker(state_dir, found, log)
     return adopted
 

@@ -1,6 +1,6 @@
 """A WireGuard device of this host as the control plane sees it: its state, its configuration, its counters.
 
-Today through the UAPI socket of a userspace process; the kernel's devices will be another `Device`. Whose
+Here through the UAPI socket of a userspace process; the kernel's devices are `raven.net.kernel_device`. Whose
 device it is, and its life, are in `raven.net.adoption`; the values are those of `raven.wg.configuration`.
 """
 
@@ -13,8 +13,9 @@ from typing import Protocol
 import trio
 
 from raven.errors import RavenError
+from raven.keys import PublicKey
 from raven.wg import uapi
-from raven.wg.configuration import DeviceChange, DeviceState, UapiError
+from raven.wg.configuration import DeviceChange, DeviceState, PeerChange, Status, UapiError
 
 UAPI_DIRECTORY = Path("/var/run/wireguard")  # shared by all network namespaces of a file system
 ANSWER_MAX = 64 << 20  # bytes; a hundred thousand peers, far beyond what one device is asked to hold
@@ -43,6 +44,38 @@ class Device(Protocol):
         """Drops by reason; empty when the device does not count them."""
         ...
 
+    async def status(self) -> Status | None:
+        """What a `raven-wg` tells beside WireGuard; None from any other device."""
+        ...
+
+    async def rekey(self, key: PublicKey) -> None:
+        """Starts a handshake with a peer that may have lost its keys."""
+        ...
+
+
+def forget_keys(state: DeviceState, key: PublicKey) -> DeviceChange:
+    """Removes the peer and adds it again as it was: WireGuard's only way to drop good keys of one peer.
+
+    With a persistent keepalive, the handshake starts at once; otherwise with the next packet.
+    """
+    return DeviceChange(
+        peers=[
+            change
+            for peer in state.peers
+            if peer.public_key == key
+            for change in (
+                PeerChange(public_key=key, remove=True),
+                PeerChange(
+                    public_key=key,
+                    preshared_key=peer.preshared_key,
+                    endpoint=peer.endpoint,
+                    keepalive=peer.keepalive,
+                    allowed_ips=peer.allowed_ips,
+                ),
+            )
+        ]
+    )
+
 
 class UapiDevice:
     """A userspace device behind `/var/run/wireguard/NAME.sock`."""
@@ -67,6 +100,19 @@ class UapiDevice:
             return uapi.parse_counters_untrusted(await self._ask(f"{uapi.COUNTERS}\n\n"))
         except (UapiError, DeviceError):
             return {}  # wireguard-go does not know the question
+
+    async def status(self) -> Status | None:
+        try:
+            return uapi.parse_status_untrusted(await self._ask(f"{uapi.STATUS}\n\n"))
+        except (UapiError, DeviceError):
+            return None  # another implementation; wireguard-go closes the connection
+
+    async def rekey(self, key: PublicKey) -> None:
+        if await self.status() is not None:
+            change = PeerChange(public_key=key, update_only=True, rekey=True)
+            await self.configure(DeviceChange(peers=[change]))
+        else:
+            await self.configure(forget_keys(await self.state(), key))
 
     async def _ask(self, request: str) -> str:
         """The answer up to its empty line. One connection a request, so that a dead device is noticed."""

@@ -17,11 +17,14 @@ from raven.wg import configuration as wg
 from raven.wg.endpoint import Endpoint
 
 
-def observed(state: wg.DeviceState, plan: Plan, prescribed: Mapping[PublicKey, str]) -> Plan:
+def observed(
+    state: wg.DeviceState, plan: Plan, prescribed: Mapping[PublicKey, str], status: wg.Status | None = None
+) -> Plan:
     """The device's peers as a plan; with the host's part as planned, which `HostInterface` looks after.
 
     An endpoint counts as what was last prescribed, wherever the peer has roamed since. On a device that an
-    earlier run configured nothing is known of that: there it is what it is, where the plan has one.
+    earlier run configured nothing is known of that: there it is what it is, where the plan has one. `status`
+    is None for a device that asks no peer for its path, whatever is planned.
     """
     planned = {peer.public_key: peer for peer in plan.peers}
     peers = []
@@ -34,12 +37,20 @@ def observed(state: wg.DeviceState, plan: Plan, prescribed: Mapping[PublicKey, s
                 endpoint=prescribed.get(peer.public_key, actual),
                 keepalive=peer.keepalive,
                 allowed_ips=frozenset(peer.allowed_ips),
+                probes=_probes(peer.public_key, planned, status),
             )
         )
     return replace(plan, peers=frozenset(peers))
 
 
-def peer_change(change: PeerChange, before: PeerPlan | None) -> wg.PeerChange:
+def _probes(key: PublicKey, planned: Mapping[PublicKey, PeerPlan], status: wg.Status | None) -> bool:
+    if status is None:
+        return key in planned and planned[key].probes
+    return key in status.peers and status.peers[key].probes
+
+
+def peer_change(change: PeerChange, before: PeerPlan | None, *, raven: bool = False) -> wg.PeerChange:
+    """`raven`: the device understands what is our own."""
     had = before.allowed_ips if before is not None else frozenset()
     allowed = had if change.allowed_ips is None else change.allowed_ips
     replacing = not had <= allowed  # otherwise only what is new is added, and nothing stops for a moment
@@ -49,6 +60,7 @@ def peer_change(change: PeerChange, before: PeerPlan | None) -> wg.PeerChange:
         keepalive=change.keepalive,
         replace_allowed_ips=replacing,
         allowed_ips=_in_order(allowed if replacing else allowed - had),
+        probes=change.probes if raven else None,
     )
 
 

@@ -57,6 +57,7 @@ class PacketLane:
         own_networks: Sequence[IPNetwork],
         state_dir: Path,
         log: FilteringBoundLogger,
+        backend: str = "auto",
         program: Sequence[str] | None = None,
         directory: Path = UAPI_DIRECTORY,
     ) -> None:
@@ -68,6 +69,7 @@ class PacketLane:
         self.state: wg.DeviceState | None = None  # as of the last look; None: there is no device now
         self.counters: Mapping[str, int] = {}  # drops of the device by reason, as of the last look
         self.peers: Mapping[PublicKey, wg.PeerState] = {}  # as of the last look
+        self.device_status: wg.Status | None = None  # what a `raven-wg` tells of itself, as of the last look
         self.looked = 0.0  # trio.current_time() of the last look
         self.prober = Prober(probe_address(public_key))
         self._private_key = private_key
@@ -75,10 +77,12 @@ class PacketLane:
         self._own_networks = tuple(own_networks)
         self._state_dir = state_dir
         self._log = log
+        self._backend = backend
         self._program = program
         self._directory = directory
         self._plan = Plan()
         self._prescribed: dict[PublicKey, str] = {}  # endpoints given since the device is held
+        self._stale: set[PublicKey] = set()  # peers that may have lost their keys
         self._wake = trio.Event()
         self._look = trio.Event()
         self._changed = trio.Event()
@@ -94,6 +98,16 @@ class PacketLane:
         """Called when the peer has been silent for too long: its planned endpoint counts again."""
         self._prescribed.pop(key, None)
         self._wake.set()
+
+    def rekey(self, key: PublicKey) -> None:
+        """Called when the peer is there and its keys seem not to be: a handshake starts now."""
+        self._stale.add(key)
+        self._wake.set()
+
+    def mtu(self, key: PublicKey) -> int | None:
+        """Bytes of the largest packet to the peer, as of the last look; None when the device does not say."""
+        known = self.device_status.peers.get(key) if self.device_status is not None else None
+        return known.mtu if known is not None else None
 
     def look_soon(self) -> None:
         """Called when there must be news of the device."""
@@ -138,6 +152,7 @@ class PacketLane:
                     state_dir=self._state_dir,
                     nursery=logs,
                     log=self._log,
+                    backend=self._backend,
                     program=self._program,
                     directory=self._directory,
                 )
@@ -234,15 +249,17 @@ class PacketLane:
 
         Returns what the host lacks; None when it was not looked at.
         """
-        state = await device.state()
-        holds = observed(state, plan, self._prescribed)
+        state, status = await device.state(), await device.status()
+        self.device_status = status
+        holds = observed(state, plan, self._prescribed, status)
         changes = diff(holds, plan)
         if changes.peers_changed:
             before = {peer.public_key: peer for peer in holds.peers}
             await device.configure(
                 wg.DeviceChange(
                     peers=[
-                        peer_change(change, before.get(change.public_key)) for change in changes.peers_changed
+                        peer_change(change, before.get(change.public_key), raven=status is not None)
+                        for change in changes.peers_changed
                     ]
                 )
             )
@@ -257,6 +274,10 @@ class PacketLane:
             await device.configure(wg.DeviceChange(peers=gone))
             for key in changes.peers_removed:
                 self._prescribed.pop(key, None)
+        stale, self._stale = self._stale, set()
+        for key in stale & {peer.public_key for peer in plan.peers}:
+            self._log.info("handshake with a peer whose keys seem lost", peer=key.to_base64())
+            await device.rekey(key)
         self._saw(await device.state() if changes else state, await device.counters())
         return warnings
 
@@ -292,6 +313,8 @@ class PacketLane:
     def _saw(self, state: wg.DeviceState | None, counters: Mapping[str, int]) -> None:
         self.state, self.counters, self.looked = state, counters, trio.current_time()
         self.peers = {peer.public_key: peer for peer in state.peers} if state is not None else {}
+        if state is None:
+            self.device_status = None
         self._look.set()
         self._look = trio.Event()
 

@@ -57,6 +57,7 @@ class Member:
     endpoint: str = ""  # HOST:PORT with a numeric host, or "" where nobody can dial it
     pod_networks: tuple[IPNetwork, ...] = ()
     hub: bool = False
+    probes: bool = False  # its device answers probes of the path's MTU
 
 
 def parse_pod_networks_untrusted(texts: Sequence[str]) -> tuple[IPNetwork, ...]:

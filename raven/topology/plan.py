@@ -26,6 +26,7 @@ class PeerPlan:
     endpoint: str = ""  # HOST:PORT; "" leaves it to the peer to be heard from
     keepalive: int = 0  # seconds; 0: none
     allowed_ips: frozenset[IPNetwork] = frozenset()
+    probes: bool = False  # it answers probes of the path's MTU
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class PeerChange:
     endpoint: str | None = None  # "": no longer prescribed; the device keeps the one it has
     keepalive: int | None = None  # seconds
     allowed_ips: frozenset[IPNetwork] | None = None  # the whole set, in place of the one before
+    probes: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ def _hub_peers(others: Iterable[Member]) -> list[PeerPlan]:
             public_key=member.public_key,
             endpoint=member.endpoint if member.hub else "",
             allowed_ips=_own_networks(member),
+            probes=member.probes,
         )
         for member in others
     ]
@@ -118,6 +121,7 @@ def _spoke_peers(others: Sequence[Member]) -> list[PeerPlan]:
                 endpoint=hub.endpoint,
                 keepalive=PERSISTENT_KEEPALIVE,
                 allowed_ips=allowed,
+                probes=hub.probes,
             )
         )
     return peers
@@ -154,6 +158,7 @@ def _peer_diff(old: PeerPlan | None, new: PeerPlan) -> PeerChange:
         endpoint=new.endpoint if new.endpoint != was.endpoint else None,
         keepalive=new.keepalive if new.keepalive != was.keepalive else None,
         allowed_ips=new.allowed_ips if new.allowed_ips != was.allowed_ips else None,
+        probes=new.probes if new.probes != was.probes else None,
     )
 
 
@@ -167,6 +172,7 @@ def apply(old: Plan, changes: Changes) -> Plan:
             endpoint=was.endpoint if change.endpoint is None else change.endpoint,
             keepalive=was.keepalive if change.keepalive is None else change.keepalive,
             allowed_ips=was.allowed_ips if change.allowed_ips is None else change.allowed_ips,
+            probes=was.probes if change.probes is None else change.probes,
         )
     return Plan(
         peers=frozenset(peers.values()),

@@ -20,6 +20,7 @@ from agent.network import AgentNetwork
 from raven.control.messages import MapNode, NetworkMap, PacketOffer, encode
 from raven.errors import ConfigError
 from raven.keys import PrivateKey, PublicKey
+from raven.net.end import EndOptions
 from tests.lab import wires
 from tests.lab.machine import Machine
 from tests.lab.waiting import wait_until
@@ -229,14 +230,16 @@ def test_a_host_that_cannot_have_packets_offers_none_and_says_why(hub: Machine) 
 
 def made(state_dir: Path, *, off: str = "", pod_cidrs: list[str] | None = None) -> AgentNetwork:
     return AgentNetwork(
+        EndOptions(
+            private_key=PrivateKey(bytes([1]) * 32),
+            public_key=PublicKey(bytes([2]) * 32),
+            listen_port=0,
+            pod_cidrs=["10.1.0.0/24"] if pod_cidrs is None else pod_cidrs,
+            interface="rvn-none",
+            state_dir=state_dir,
+            off=off,
+        ),
         node="site-1",
-        private_key=PrivateKey(bytes([1]) * 32),
-        public_key=PublicKey(bytes([2]) * 32),
-        listen_port=0,
-        pod_cidrs=["10.1.0.0/24"] if pod_cidrs is None else pod_cidrs,
-        interface="rvn-none",
-        state_dir=state_dir,
-        off=off,
     )
 
 

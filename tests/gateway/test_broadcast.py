@@ -20,6 +20,7 @@ from raven.control.messages import (
     decode_control_untrusted,
 )
 from raven.keys import PrivateKey, PublicKey
+from raven.net.end import EndOptions
 from raven.net.tunnel import Tunnel
 
 ONE = GatewayList(revision=1, gateways=[KnownGateway(name="gw-1", address="gw-1:443")])
@@ -36,14 +37,16 @@ class Cloud:
 
     def __init__(self, directory: Path, nursery: trio.Nursery) -> None:
         self.network = GatewayNetwork(
+            EndOptions(
+                private_key=PrivateKey.clamped(bytes(range(32))),
+                public_key=PublicKey(bytes([200]) * 32),
+                listen_port=4500,
+                pod_cidrs=[],
+                interface="none",
+                state_dir=directory,
+            ),
             name="gw-1",
-            private_key=PrivateKey.clamped(bytes(range(32))),
-            public_key=PublicKey(bytes([200]) * 32),
             endpoint="192.0.2.1:4500",
-            listen_port=4500,
-            pod_cidrs=[],
-            interface="none",
-            state_dir=directory,
         )
         self.table = TunnelTable(lambda name: None)
         self.broadcast = Broadcast(self.table, self.network, ONE)

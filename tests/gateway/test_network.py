@@ -10,22 +10,25 @@ from gateway.network import GatewayNetwork
 from raven.control.messages import PacketOffer
 from raven.errors import ConfigError
 from raven.keys import PrivateKey, PublicKey
+from raven.net.end import EndOptions
 from raven.net.probe import ProbeError
 from raven.registry.interface import NodeRecord
 
 
 def made(state_dir: Path, *, off: str = "", pod_cidrs: tuple[str, ...] = ("10.0.0.0/24",)) -> GatewayNetwork:
     return GatewayNetwork(
+        EndOptions(
+            private_key=PrivateKey(bytes([1]) * 32),
+            public_key=PublicKey(bytes([1]) * 32),
+            listen_port=4500,
+            pod_cidrs=pod_cidrs,
+            interface="rvn-none",
+            state_dir=state_dir,
+            off=off,
+            program=["/nowhere/raven-wg"],
+        ),
         name="cloud",
-        private_key=PrivateKey(bytes([1]) * 32),
-        public_key=PublicKey(bytes([1]) * 32),
         endpoint="g.example.com:4500",
-        listen_port=4500,
-        pod_cidrs=pod_cidrs,
-        interface="rvn-none",
-        state_dir=state_dir,
-        off=off,
-        program=["/nowhere/raven-wg"],
     )
 
 

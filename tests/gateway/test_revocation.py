@@ -9,19 +9,22 @@ from gateway.network import GatewayNetwork
 from gateway.revocation import cut_withdrawn
 from gateway.tunnels import TunnelTable
 from raven.keys import PublicKey
+from raven.net.end import EndOptions
 from tests.aged import DAY, Past, past
 
 
 def _network(then: Past, directory: Path) -> GatewayNetwork:
     return GatewayNetwork(
+        EndOptions(
+            private_key=then.state.wg_private_key,
+            public_key=then.state.wg_public_key,
+            listen_port=4500,
+            pod_cidrs=[],
+            interface="none",
+            state_dir=directory,
+        ),
         name="gw-1",
-        private_key=then.state.wg_private_key,
-        public_key=then.state.wg_public_key,
         endpoint="127.0.0.1:4500",
-        listen_port=4500,
-        pod_cidrs=[],
-        interface="none",
-        state_dir=directory,
     )
 
 

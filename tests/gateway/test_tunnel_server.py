@@ -32,6 +32,7 @@ from raven.control.messages import (
     encode,
 )
 from raven.mux.connection import Connection
+from raven.net.end import EndOptions
 from raven.net.strangers import Strangers
 from raven.net.tls import agent_context, gateway_context
 from raven.net.tls_stream import client_handshake
@@ -91,15 +92,17 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         cluster="test",
         hello=GatewayHello(version=VERSION, gateway="gw-1", cluster="test", software="0"),
         network=GatewayNetwork(
+            EndOptions(
+                private_key=state.wg_private_key,
+                public_key=state.wg_public_key,
+                listen_port=4500,
+                pod_cidrs=[],
+                interface="none",
+                state_dir=tmp_path,
+                off="not in this test",
+            ),
             name="gw-1",
-            private_key=state.wg_private_key,
-            public_key=state.wg_public_key,
             endpoint="127.0.0.1:4500",
-            listen_port=4500,
-            pod_cidrs=[],
-            interface="none",
-            state_dir=tmp_path,
-            off="not in this test",
         ),
         join=serve,
         news=lambda live: None,

@@ -18,6 +18,7 @@ from gateway.network import GatewayNetwork
 from raven.control.messages import NetworkMap, PacketOffer
 from raven.errors import RavenError
 from raven.keys import PrivateKey, PublicKey
+from raven.net.end import EndOptions
 from raven.registry.interface import NodeRecord
 
 
@@ -49,12 +50,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     result: Any = None
 
 
-def gateway(orders: Orders) -> tuple[GatewayNetwork, Callable[[Call], Awaitable[object]]]:
-    network = GatewayNetwork(
-        name=orders.name,
+def options_of(orders: Orders) -> EndOptions:
+    return EndOptions(
         private_key=PrivateKey.from_base64(orders.private_key),
         public_key=PublicKey.from_base64(orders.public_key),
-        endpoint=orders.endpoint,
         listen_port=orders.listen_port,
         pod_cidrs=orders.pod_cidrs,
         interface=orders.interface,
@@ -62,6 +61,10 @@ def gateway(orders: Orders) -> tuple[GatewayNetwork, Callable[[Call], Awaitable[
         off=orders.off,
         program=orders.program,
     )
+
+
+def gateway(orders: Orders) -> tuple[GatewayNetwork, Callable[[Call], Awaitable[object]]]:
+    network = GatewayNetwork(options_of(orders), name=orders.name, endpoint=orders.endpoint)
     network.load(
         NodeRecord(
             name=name,
@@ -92,17 +95,7 @@ def gateway(orders: Orders) -> tuple[GatewayNetwork, Callable[[Call], Awaitable[
 
 
 def agent(orders: Orders) -> tuple[AgentNetwork, Callable[[Call], Awaitable[object]]]:
-    network = AgentNetwork(
-        node=orders.name,
-        private_key=PrivateKey.from_base64(orders.private_key),
-        public_key=PublicKey.from_base64(orders.public_key),
-        listen_port=orders.listen_port,
-        pod_cidrs=orders.pod_cidrs,
-        interface=orders.interface,
-        state_dir=Path(orders.state_dir),
-        off=orders.off,
-        program=orders.program,
-    )
+    network = AgentNetwork(options_of(orders), node=orders.name)
 
     async def answer(call: Call) -> object:
         if call.what == "ping":
