@@ -19,7 +19,8 @@ from raven.dataplane.udp import Udp, UdpError, UdpSocket
 from raven.errors import PeerError
 from raven.ip import header as h
 from raven.ip.gro import Joined, Joiner
-from raven.ip.gso import Cutter, complete_checksum
+from raven.ip.gso import Cutter
+from raven.ip.open_checksum import complete_checksum
 from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 from raven.wg.device import Device, Transmit
 from raven.wg.keypair import run_limit

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from raven.ip import header as h
-from raven.ip.checksum import Bytes, host_order, row_sums
+from raven.ip.checksum import host_order
 from raven.ip.gso import SUPERPACKET_MAX
+from raven.ip.rows import Bytes, row_sums
 from raven.ip.run import Joined, Run
 from raven.ip.shape import Shape, Shapes, counts_on, intact, lengths_fit
 

@@ -1,4 +1,4 @@
-"""Cuts a superpacket into the packets that the kernel would have sent, and finishes checksums it left open.
+"""Cuts a superpacket into the packets that the kernel would have sent.
 
 Below is arithmetic alone; above is the engine, which reads superpackets from the TUN device. The packets are
 written as rows of one scratch matrix, so that each header field is one column operation for all of them
@@ -12,7 +12,8 @@ import numpy as np
 
 from raven.errors import PeerError
 from raven.ip import header as h
-from raven.ip.checksum import checksum, checksums, fold, host_order, ones_complement_sum, row_sums
+from raven.ip.checksum import checksum, fold, host_order
+from raven.ip.rows import checksums, row_sums
 
 SUPERPACKET_MAX: Final = 65535  # bytes; the length fields of IPv4 and IPv6 hold no more
 # Rows of one cut. A TCP sender fills a superpacket with segments of 536 bytes or more (122 of them); small
@@ -135,17 +136,6 @@ class Cutter:
                 self._layouts.clear()
             layout = self._layouts[key] = _Layout(header_length, gso_size)
         return layout
-
-
-def complete_checksum(virtio: h.Virtio, packet: memoryview) -> None:
-    """Finishes in place the checksum that NEEDS_CSUM left open; PeerError when it lies outside `packet`."""
-    start = virtio.csum_start
-    at = start + virtio.csum_offset
-    if at + 2 > len(packet):
-        raise PeerError("tun-checksum", f"checksum at {at} of a packet of {len(packet)} bytes")
-    value = ~ones_complement_sum(packet[start:]) & 0xFFFF
-    # As the kernel's skb_checksum_help: zero means "none" to UDP, and the other spelling suits everyone.
-    _U16.pack_into(packet, at, value or 0xFFFF)
 
 
 def _header_length(virtio: h.Virtio, superpacket: memoryview) -> int:

@@ -1,6 +1,5 @@
 """Cutting superpackets, against the model and against scapy as an encoder of its own."""
 
-import contextlib
 import struct
 from typing import Any
 
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from raven.errors import PeerError
 from raven.ip import header as h
-from raven.ip.gso import Cutter, complete_checksum
+from raven.ip.gso import Cutter
 from tests.ip.model import Flow
 
 flows = st.builds(
@@ -146,20 +145,6 @@ def test_garbage_is_cut_or_refused(virtio: h.Virtio, packet: bytes) -> None:
         pass
     else:
         assert sum(map(len, segments)) >= len(packet)
-    with contextlib.suppress(PeerError):
-        complete_checksum(virtio, memoryview(bytearray(packet)))
-
-
-@given(flow=flows, payload=st.binary(max_size=1400))
-def test_an_open_checksum_is_completed(flow: Flow, payload: bytes) -> None:
-    virtio, packet = flow.superpacket(payload, 1)
-    buffer = bytearray(packet)
-    complete_checksum(virtio, memoryview(buffer))
-    expected = flow.packet(payload)
-    at = flow.start + flow.checksum_offset
-    assert int.from_bytes(buffer[at : at + 2]) % 0xFFFF == int.from_bytes(expected[at : at + 2]) % 0xFFFF
-    assert buffer[at : at + 2] != b"\0\0"
-    assert buffer[:at] + buffer[at + 2 :] == expected[:at] + expected[at + 2 :]
 
 
 def _view(pair: tuple[h.Virtio, bytes]) -> tuple[h.Virtio, memoryview]:
