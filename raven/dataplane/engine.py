@@ -6,11 +6,12 @@ joined in `raven.ip`.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from raven.dataplane.link import LinkState, LinkWatch
 from raven.dataplane.routes import RouteWatch
@@ -18,12 +19,15 @@ from raven.dataplane.tun import READ_MAX, LinkGone, Tun
 from raven.dataplane.udp import Udp, UdpError, UdpSocket
 from raven.errors import PeerError
 from raven.ip import header as h
-from raven.ip.gro import Joined, Joiner
-from raven.ip.gso import Cutter
+from raven.ip.burst import worth_joining
 from raven.ip.open_checksum import complete_checksum
 from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 from raven.wg.device import Device, Transmit
 from raven.wg.keypair import run_limit
+
+if TYPE_CHECKING:
+    from raven.ip.gro import Joined, Joiner
+    from raven.ip.gso import Cutter
 
 log = logging.getLogger("raven.engine")
 
@@ -56,8 +60,6 @@ class Engine:
         self._state = LinkState(up=False, mtu=device.mtu)
         device.link_down()
         self._udp: Udp | None = None
-        self._cutter = Cutter()
-        self._joiner = Joiner(udp=tun.segments_udp)
         # One for each read of a wake-up: the device may be given several packets in one call.
         self._buffers = [memoryview(bytearray(READ_MAX)) for _ in range(_BURSTS)]
         self._timer: asyncio.TimerHandle | None = None
@@ -82,6 +84,20 @@ class Engine:
         for timer in (self._timer, self._routes_timer):
             if timer is not None:
                 timer.cancel()
+
+    # Made at first need, because they bring numpy: 12 MB, and most devices of a site never see a burst.
+
+    @functools.cached_property
+    def _cutter(self) -> "Cutter":
+        from raven.ip.gso import Cutter
+
+        return Cutter()
+
+    @functools.cached_property
+    def _joiner(self) -> "Joiner":
+        from raven.ip.gro import Joiner
+
+        return Joiner(udp=self._tun.segments_udp)
 
     # From the UAPI --------------------------------------------------------------------------------
 
@@ -158,7 +174,7 @@ class Engine:
 
     def _tun_readable(self) -> None:
         """Packets out: read, cut, seal, send."""
-        device, cutter = self._device, self._cutter
+        device = self._device
         now = time.monotonic()
         # Read and not yet given to the device, in order: whole packets, and what was left of a superpacket.
         pending: list[memoryview] = []
@@ -184,7 +200,7 @@ class Engine:
                             if self._waiting:
                                 break
                             continue
-                    segments = cutter.cut(virtio, packet)
+                    segments = self._cutter.cut(virtio, packet)
                 except PeerError as error:
                     self._count(error.reason)
                     continue
@@ -253,7 +269,12 @@ class Engine:
             self._ended("")
 
     def _write_joined(self, packets: list[memoryview]) -> None:
-        for write in self._joiner.join(packets):
+        writes: list[Joined]
+        if worth_joining(packets):
+            writes = self._joiner.join(packets)
+        else:
+            writes = [[h.PLAIN, packet] for packet in packets]
+        for write in writes:
             reason = self._tun.write(write)
             if reason:
                 self._count(reason)

@@ -7,7 +7,9 @@ capabilities(7).
 import ctypes
 import logging
 import os
+import stat
 import struct
+from pathlib import Path
 from typing import Final
 
 log = logging.getLogger("raven.privileges")
@@ -25,6 +27,18 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _HEADER = struct.Struct("=Ii")
 _DATA = struct.Struct("=6I")
 _VERSION_3: Final = 0x20080522
+
+
+def can_read_without(path: Path) -> bool:
+    """Whether this user may read `path` when the powers that `drop` takes are gone."""
+    path = path.resolve()
+    for place in (path, *path.parents):
+        status = place.stat()
+        own = status.st_uid == os.geteuid()
+        wanted = stat.S_IROTH if place is path else stat.S_IXOTH
+        if not status.st_mode & (wanted << 6 if own else wanted):
+            return False
+    return True
 
 
 def drop() -> None:

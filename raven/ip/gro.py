@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raven.ip import header as h
+from raven.ip.burst import worth_joining
 from raven.ip.checksum import host_order
 from raven.ip.gso import SUPERPACKET_MAX
 from raven.ip.rows import Bytes, row_sums
@@ -25,8 +26,6 @@ from raven.ip.shape import Shape, Shapes, counts_on, intact, lengths_fit
 
 __all__ = ["Joined", "Joiner"]
 
-# A burst of fewer bytes is not worth a look: acknowledgements, a lone packet.
-_WORTH_JOINING: Final = 2048
 # Equal packets from here on are taken as a matrix (measured: 22 µs and 0.3 each, against 4 each alone).
 _MATRIX_FROM: Final = 7
 
@@ -47,9 +46,9 @@ class Joiner:
 
         The packets stay borrowed while the result is in use. None of them is trusted to be well-formed.
         """
-        sizes = list(map(len, packets))
-        if len(sizes) < 2 or sum(sizes) < _WORTH_JOINING:
+        if not worth_joining(packets):
             return [[h.PLAIN, packet] for packet in packets]
+        sizes = list(map(len, packets))
         burst = _Burst(self._shapes)
         at = 0
         while at < len(packets):

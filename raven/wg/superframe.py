@@ -10,7 +10,6 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
@@ -55,7 +54,6 @@ FRAMES_MAX: Final = 1 << 24
 _LABEL: Final = b"raven superframes v1 "  # in front of the cipher's name
 _NONCE = struct.Struct("<4xQ")
 _TAG = struct.Struct("<I")
-_NUMBERS = np.arange(FRAGMENTS_MAX, dtype=np.uint8)
 
 
 _AEADS: Final[dict[SuperframeCipher, type[AESGCM] | type[ChaCha20Poly1305]]] = {
@@ -86,6 +84,8 @@ class FrameSealer:
         `plain` is prelude, superpacket and padding, of a length that `frame_size` gave. `room` is memory for
         the sealed frame, free again on return. Ask `can_seal` before.
         """
+        from raven.wg.fragments import cut
+
         counter = self.sent
         self.sent += 1
         sealed = room[: len(plain) + TAG_LEN]
@@ -96,23 +96,7 @@ class FrameSealer:
         )
         self._encrypt_into(_NONCE.pack(counter), plain, header, sealed)
 
-        parts = np.frombuffer(sealed, np.uint8)
-        runs = []
-        for first in range(0, count, most):
-            size = min(most, count - first)
-            whole, _ = scratch.run(size, stride, 0)
-            rows = np.frombuffer(whole, np.uint8, size * stride).reshape(size, stride)
-            rows[:, :FRAGMENT_LEN] = np.frombuffer(header, np.uint8)
-            rows[:, 1] = _NUMBERS[first : first + size]
-            body = parts[first * part : (first + size) * part]
-            full, rest = divmod(len(body), part)
-            rows[:full, FRAGMENT_LEN:] = body[: full * part].reshape(full, part)
-            if rest:
-                rows[full, FRAGMENT_LEN : FRAGMENT_LEN + rest] = body[full * part :]
-                runs.append(whole[: full * stride + FRAGMENT_LEN + rest])
-            else:
-                runs.append(whole[: size * stride])
-        return runs
+        return cut(sealed, header, stride, most, scratch)
 
 
 class FrameOpener:

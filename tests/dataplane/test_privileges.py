@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from raven.dataplane import privileges
 
 STATUS = """
 from raven.dataplane import privileges
@@ -33,3 +36,18 @@ def test_root_keeps_what_a_device_needs() -> None:
     after = status()
     assert int(after["CapEff"], 16) == int(after["CapBnd"], 16) == 1 << 10 | 1 << 12
     assert after["Uid"].split() == ["0"] * 4
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: others cannot give files away")
+def test_what_only_root_s_powers_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.touch()
+    assert privileges.can_read_without(file)
+    os.chown(tmp_path, 12345, 12345)
+    tmp_path.chmod(0o700)
+    assert not privileges.can_read_without(file)
+    tmp_path.chmod(0o711)
+    assert privileges.can_read_without(file)
+    os.chown(file, 12345, 12345)
+    file.chmod(0o600)
+    assert not privileges.can_read_without(file)

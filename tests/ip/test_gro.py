@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raven.ip import gro
+from raven.ip import burst
 from raven.ip import header as h
 from raven.ip.gro import Joined, Joiner
 from raven.ip.gso import Cutter
@@ -63,7 +63,7 @@ def test_joining_what_was_cut_gives_the_superpacket(
         payload, gso_size, sequence=sequence, flags=flags, identification=identification
     )
     writes = join(packets)
-    if sum(map(len, packets)) < gro._WORTH_JOINING or len(packets) == 1:
+    if sum(map(len, packets)) < burst.WORTH_JOINING or len(packets) == 1:
         assert writes == [h.PLAIN + packet for packet in packets]
     elif flags & h.PSH and length % gso_size == 0 and len(packets) == 2:
         assert [packet for write in writes for packet in cut(write)] == packets
