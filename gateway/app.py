@@ -216,7 +216,7 @@ class Gateway:
     async def _drain(self) -> None:
         """Every agent is told; each tunnel lasts until its streams are done, at most drain_seconds."""
         self._log.info("draining", tunnels=len(self.table.connected()), seconds=self.options.drain_seconds)
-        self.oam.proxy.drain()
+        self.oam.drain()
         with trio.move_on_after(self.options.drain_seconds):
             async with trio.open_nursery() as nursery:
                 for live in self.table.connected():

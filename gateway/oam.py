@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 import trio
@@ -17,6 +17,7 @@ from gateway.oam_connect import HttpProxy
 from gateway.oam_entry import Entries
 from gateway.oam_identity import Identities
 from gateway.oam_requests import Requests
+from gateway.oam_sni import NameSplicer
 from gateway.options import GatewayOptions
 from gateway.policy_file import PolicyFile
 from gateway.tunnels import Tunnels
@@ -28,6 +29,8 @@ from raven.net.status_socket import open_socket
 from raven.net.tls import oam_context
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import AuditRecord, Registry
+
+_Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 class Oam:
@@ -70,7 +73,8 @@ class Oam:
             connections_max=options.oam_connections_max,
             each_max=options.oam_each_max,
         )
-        self._listeners: list[tuple[list[trio.SocketListener], str]] = []
+        self._splicers: list[NameSplicer] = []
+        self._listeners: list[tuple[list[trio.SocketListener], _Handler]] = []
 
     def renew_context(self) -> None:
         """Called when the gateway's certificate or CA has changed; StateError."""
@@ -87,16 +91,24 @@ class Oam:
     async def listen(self) -> dict[str, str]:
         """Opens the entries: what listens, and where. ConfigError, StateError."""
         options, found = self._options, {}
-        tcp = [("O&M", "oam_listen", options.oam_listen, "serve_tcp")]
+        entries = self.entries
+        tcp: list[tuple[str, str, Address, _Handler]] = [
+            ("O&M", "oam_listen", options.oam_listen, entries.serve_tcp)
+        ]
         if options.oam_tls_listen is not None:
-            tcp.append(("O&M over TLS", "oam_tls_listen", options.oam_tls_listen, "serve_tls"))
+            tcp.append(("O&M over TLS", "oam_tls_listen", options.oam_tls_listen, entries.serve_tls))
+        for lead in options.names_listen:
+            splicer = NameSplicer(requests=self.requests, port=lead.port)
+            self._splicers.append(splicer)
+            serve_named = partial(entries.serve_named, splicer)
+            tcp.append((f"names, port {lead.port}", "names_listen", lead.address, serve_named))
         for what, key, address, serve in tcp:
             listeners = await open_listeners(key, *address)
             self._listeners.append((listeners, serve))
             found[what] = str(Address(address.host, address_of(listeners)[1]))
         if options.oam_socket is not None:
             listener = open_socket(options.oam_socket, group=options.socket_group, backlog=BACKLOG)
-            self._listeners.append(([listener], "serve_unix"))
+            self._listeners.append(([listener], entries.serve_unix))
             found["O&M socket"] = str(options.oam_socket)
         return found
 
@@ -104,14 +116,19 @@ class Oam:
         """Until cancelled; connections live on in the nursery `connections`."""
         try:
             async with trio.open_nursery() as nursery:
-                for listeners, serve in self._listeners:
-                    handler = getattr(self.entries, serve)
+                for listeners, handler in self._listeners:
                     nursery.start_soon(
                         partial(trio.serve_listeners, handler, listeners, handler_nursery=connections)
                     )
         finally:
             if self._options.oam_socket is not None:
                 self._options.oam_socket.unlink(missing_ok=True)
+
+    def drain(self) -> None:
+        """From now on idle connections close, and requests are turned away; those under way go on."""
+        self.proxy.drain()
+        for splicer in self._splicers:
+            splicer.draining = True
 
     async def keep(self) -> None:
         """Until cancelled: follows the policy's file, judges again what is under way."""

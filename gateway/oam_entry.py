@@ -1,14 +1,15 @@
-"""The doors of O&M: TCP, TLS and a Unix socket. Lets in whom there is room for, finds out who it is.
+"""The doors of O&M: TCP, TLS, a Unix socket, and names. Lets in whom there is room for, finds out who it is.
 
-Below them one HTTP proxy serves all. What has not sent a whole request head yet is a stranger and has a place
-among few; afterwards a connection counts to all there may be, and to those of its network.
+Below them one HTTP proxy serves all but those who dialled a node's name. What has not sent a whole head yet,
+or a ClientHello, is a stranger and has a place among few; afterwards a connection counts to all there may be,
+and to those of its network.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -16,6 +17,7 @@ import trio
 
 from gateway.oam_connect import HttpProxy
 from gateway.oam_identity import Identities
+from gateway.oam_sni import NameSplicer
 from raven import log
 from raven.errors import PeerError, RefusedError
 from raven.net.source_network import network_of_host
@@ -39,7 +41,7 @@ FAREWELLS_MAX: Final = 64  # at once; a flood is not told why
 
 
 class Entries:
-    """All O&M entries of a gateway that speak HTTP."""
+    """All O&M entries of a gateway."""
 
     def __init__(
         self,
@@ -64,10 +66,16 @@ class Entries:
         self.refused: Counter[str] = Counter()  # connections turned away before a request, by reason
 
     async def serve_tcp(self, stream: trio.SocketStream) -> None:
-        await self._serve(stream, tls=False)
+        await self._serve(stream, self._serve_plain, say_no=self._say_no)
 
     async def serve_tls(self, stream: trio.SocketStream) -> None:
-        await self._serve(stream, tls=True)
+        await self._serve(stream, self._serve_tls)
+
+    async def serve_named(self, splicer: NameSplicer, stream: trio.SocketStream) -> None:
+        async def serve(stream: trio.SocketStream, asker: Asker, place: Place) -> None:
+            await splicer.serve(stream, asker, greeted=lambda: self._strangers.leave(place))
+
+        await self._serve(stream, serve)
 
     async def serve_unix(self, stream: trio.SocketStream) -> None:
         """Whoever may open the socket's file is here; the kernel says which user that is."""
@@ -85,7 +93,13 @@ class Entries:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _serve(self, stream: trio.SocketStream, *, tls: bool) -> None:
+    async def _serve(
+        self,
+        stream: trio.SocketStream,
+        serve: Callable[[trio.SocketStream, Asker, Place], Awaitable[None]],
+        *,
+        say_no: Callable[[trio.SocketStream, str], Awaitable[None]] | None = None,
+    ) -> None:
         try:
             watch_peer(stream)
             address, host = peer_of(stream)
@@ -95,11 +109,11 @@ class Entries:
         try:
             with self._counted(str(network_of_host(host))), self._strangers.place(host) as place:
                 asker = self._identities.at_address(address, host)
-                await (self._serve_tls if tls else self._serve_plain)(stream, asker, place)
+                await serve(stream, asker, place)
         except RefusedError as error:
             self._turned_away(error.reason, address, str(error))
-            if not tls:
-                await self._say_no(stream, str(error))
+            if say_no is not None:
+                await say_no(stream, str(error))
         except PeerError as error:
             self._turned_away(error.reason, address, str(error))
         finally:

@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Annotated
 
-from raven.config import LISTEN, WG_INTERFACE, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
+from raven.config import (
+    LISTEN,
+    WG_INTERFACE,
+    Address,
+    DaemonOptions,
+    Lead,
+    option,
+    parse_dial,
+    parse_listen_or_off,
+)
 from raven.names import CLUSTER_PATTERN, NAME_PATTERN
 
 
@@ -54,6 +63,16 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             parse=Path,
         ),
     ] = None
+    names_listen: Annotated[
+        tuple[Lead, ...],
+        option(
+            "Where clients come in that dial a node's name, which leads here: TLS, spliced by its server "
+            "name to the node's kubelet, or to its port behind =.",
+            metavar="A:P[=PORT]",
+            expected="addresses to listen on, as in 0.0.0.0:10263 or 0.0.0.0:9445=9445",
+            parse=Lead.parse,
+        ),
+    ] = ()
     oam_socket: Annotated[
         Path | None,
         option(

@@ -22,6 +22,7 @@ from raven.topology.model import parse_pod_networks_untrusted
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 Command = TypeVar("Command", bound=Callable[..., object])
+KUBELET_PORT = 10250
 FILE_MAX = 1 << 20  # bytes; a configuration is some dozens of lines, so more is the wrong file
 
 
@@ -48,6 +49,24 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host or "*"
         return f"{host}:{self.port}"
+
+
+class Lead(NamedTuple):
+    """Where to listen, and the port of a node that it leads to."""
+
+    address: Address
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Lead:
+        """`HOST:PORT`, which leads to a kubelet, or `HOST:PORT=NODE_PORT`; ValueError otherwise."""
+        listen, equals, digits = text.partition("=")
+        if equals and not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 1 << 16):
+            raise ValueError("the port behind = is not from 1 to 65535")
+        return cls(Address.parse(listen), int(digits) if equals else KUBELET_PORT)
+
+    def __str__(self) -> str:
+        return str(self.address) + (f"={self.port}" if self.port != KUBELET_PORT else "")
 
 
 def parse_listen_or_off(text: str) -> Address | None:

@@ -7,8 +7,8 @@ until a test adds an API server with a way. Raven is not started here: `raven_up
 from pathlib import Path
 from typing import Any, Self
 
+from tests.authority import Authority
 from tests.e2e_kube import binaries, pods
-from tests.e2e_kube.authority import Authority
 from tests.e2e_kube.control_plane import ApiServer, ControlPlane
 from tests.e2e_kube.kubelet import Node
 from tests.lab import wires

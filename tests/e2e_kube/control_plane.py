@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.e2e_kube.authority import Authority
+from tests.authority import Authority
 from tests.e2e_kube.binaries import Binaries
 from tests.e2e_kube.mounts import seeing
 from tests.lab import wires

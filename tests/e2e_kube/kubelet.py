@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.authority import Authority
 from tests.e2e_kube import image
-from tests.e2e_kube.authority import Authority
 from tests.e2e_kube.binaries import Binaries
 from tests.e2e_kube.control_plane import ApiServer
 from tests.e2e_kube.mounts import seeing
@@ -26,6 +26,9 @@ _START = 120.0  # seconds on a busy machine; alone it takes 5 to 10
 
 class Node:
     """One node; its name in Kubernetes is the site's."""
+
+    containerd: Process
+    kubelet: Process
 
     def __init__(self, site: Site, binaries: Binaries, authority: Authority, server: ApiServer) -> None:
         self.site = site
@@ -53,7 +56,7 @@ class Node:
         # A kubelet of 1.20 asks a cloud's metadata service first, for 11 s
         # unless it is told at once that there is none.
         wires.ip(["route add unreachable 169.254.0.0/16"], namespace=machine.namespace)
-        containerd = machine.start(
+        self.containerd = machine.start(
             *seeing(own, "containerd", "-c", str(self.directory / "containerd.toml")),
             name=f"containerd@{self.name}",
             own_sys=False,
@@ -68,14 +71,14 @@ class Node:
         archive = self.directory / "image.tar"
         image.write(archive, self._binaries.busybox)
         machine.run(*ctr, "-n", "k8s.io", "images", "import", str(archive), seconds=60)
-        self.start_kubelet(containerd)
+        self.start_kubelet()
 
-    def start_kubelet(self, containerd: Process) -> None:
+    def start_kubelet(self) -> None:
         runtime = f"unix://{self.directory}/containerd.sock"
         older = ("--container-runtime=remote", f"--container-runtime-endpoint={runtime}")
         # The kubelet must see what containerd has mounted.
-        self.site.machine.start(
-            *("nsenter", f"--target={containerd.pid}", "--mount", "--", self._binaries["kubelet"]),
+        self.kubelet = self.site.machine.start(
+            *("nsenter", f"--target={self.containerd.pid}", "--mount", "--", self._binaries["kubelet"]),
             *(f"--config={self.directory}/kubelet.json", f"--root-dir={self.directory}/kubelet"),
             f"--kubeconfig={self._authority.kubeconfig(self.name, self._server.url)}",
             *(f"--hostname-override={self.name}", f"--node-ip={wires.SITE}", "--register-node=true"),

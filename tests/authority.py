@@ -1,4 +1,4 @@
-"""The cluster's certificate authority, as kubeadm would make one: certificates and kubeconfigs for everybody.
+"""A certificate authority as kubeadm would make one: certificates and kubeconfigs for everybody in a cluster.
 
 Files are NAME.crt and NAME.key in one directory, and NAME.kubeconfig with both inside.
 """
