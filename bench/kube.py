@@ -1,0 +1,127 @@
+"""`make bench-kube`: kubectl through Raven beside kubectl that dials the kubelet itself, on a real Kubernetes.
+
+python -m bench.kube [--rounds N] [--only exec,cp] [--write]
+
+All API servers stand at once, and a round asks each in turn. Directly means that the site's router forwards
+the kubelet's port: the same machines and cables, without gateway and agent.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.__main__ import machine
+from bench.grid import OURS, Goal, Line, markdown, rendered
+from bench.table import percentile
+from tests.e2e_kube import binaries, ways
+from tests.e2e_kube.cluster import Cluster
+from tests.e2e_kube.control_plane import ApiServer
+from tests.e2e_kube.raven import up
+from tests.lab.errors import LabError
+
+RESULTS = Path(__file__).with_name("results") / "kube.md"
+DIRECTLY = "directly"
+EXECS = 50  # of each contestant, one after the other
+SIZE = 1 << 30  # bytes of the copied file
+POD = "ticker-site-a"
+
+Servers = Mapping[str, ApiServer]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.kube", description="kubectl through Raven.")
+    parser.add_argument("--rounds", type=int, default=3, help="copies of each contestant; medians are shown")
+    parser.add_argument("--only", default="exec,cp", help="comma list of %(default)s")
+    parser.add_argument("--write", action="store_true", help="keep the table in bench/results/kube.md")
+    options = parser.parse_args()
+    if reason := binaries.missing():
+        print(f"make bench-kube: {reason}", file=sys.stderr)
+        return 2
+    lines: list[Line] = []
+    try:
+        with Cluster(sites=("a",)) as cluster:
+            up(cluster)
+            servers = {name: make(cluster) for name, make in ways.WAYS.items()}
+            servers[DIRECTLY] = ways.direct(cluster)
+            where = machine()
+            for name in options.only.split(","):
+                lines += MEASURES[name](cluster, servers, options.rounds)
+    except (LabError, OSError) as error:
+        print(f"make bench-kube: {error}", file=sys.stderr)
+        return 1
+    console = Console()
+    console = console if console.is_terminal else Console(width=140)
+    title = (
+        f"{EXECS} runs of exec, copies of {SIZE >> 30} GiB: medians of {options.rounds} interleaved rounds"
+    )
+    console.print(rendered(lines, title=title))
+    print(where)
+    if options.write:
+        RESULTS.write_text(f"# kubectl through Raven, and directly\n\n{where}. {title}.\n\n{markdown(lines)}")
+    return 0
+
+
+def execs(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
+    """`kubectl exec true`, from its start to its end."""
+
+    def once(server: ApiServer) -> float:
+        began = time.perf_counter()
+        server.kubectl("exec", POD, "--", "true")
+        return (time.perf_counter() - began) * 1000
+
+    taken = _interleaved(EXECS, servers, once)
+    for label, share, goals in (("p50", 0.5, [Goal(ratio=1.15, peer=DIRECTLY)]), ("p99", 0.99, [])):
+        for name in ways.WAYS:
+            figures = {key: percentile(taken[of], share) for key, of in ((OURS, name), (DIRECTLY, DIRECTLY))}
+            what = f"kubectl exec true by {name}, {label}"
+            yield Line(what=what, unit="ms", figures=figures, higher_is_better=False, goals=goals)
+
+
+def copies(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
+    """`kubectl cp` of one large file, there and back."""
+    file, back = cluster.world.directory / "big", cluster.world.directory / "back"
+    block = bytes(range(256)) * 4096
+    with file.open("wb") as out:
+        for _ in range(SIZE // len(block)):
+            out.write(block)
+
+    def rate(server: ApiServer, source: str, target: str) -> float:
+        began = time.perf_counter()
+        server.kubectl("cp", source, target, seconds=300)
+        return SIZE / (1 << 20) / (time.perf_counter() - began)
+
+    for what, source, target in (
+        ("to the pod", str(file), f"{POD}:/tmp/big"),
+        ("from the pod", f"{POD}:/tmp/big", str(back)),
+    ):
+        taken = _interleaved(rounds, servers, lambda server: rate(server, source, target))  # noqa: B023
+        if target == str(back) and back.stat().st_size != SIZE:
+            raise LabError(f"{back.stat().st_size} bytes came back of {SIZE}")
+        for name in ways.WAYS:
+            figures = {OURS: statistics.median(taken[name]), DIRECTLY: statistics.median(taken[DIRECTLY])}
+            goals = [Goal(ratio=0.8, peer=DIRECTLY)]
+            yield Line(what=f"kubectl cp {what} by {name}", unit="MiB/s", figures=figures, goals=goals)
+
+
+MEASURES = {"exec": execs, "cp": copies}
+
+
+def _interleaved(
+    rounds: int, servers: Servers, measure: Callable[[ApiServer], float]
+) -> dict[str, list[float]]:
+    """Figures of every contestant, one of each a round, the order reversed every other round."""
+    taken: dict[str, list[float]] = {name: [] for name in servers}
+    for number in range(rounds):
+        order = list(servers) if number % 2 == 0 else list(reversed(servers))
+        for name in order:
+            taken[name].append(measure(servers[name]))
+    return taken
+
+
+if __name__ == "__main__":
+    sys.exit(main())

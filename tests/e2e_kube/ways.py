@@ -1,0 +1,67 @@
+"""The ways by which an API server reaches kubelets through the gateway: what each end is told.
+
+`options` are the gateway's, the other functions make API servers. Each way has an address of its own on the
+gateway's machine, so that all of them stand at once; in a real cluster a Service leads there.
+"""
+
+from collections.abc import Callable, Mapping
+
+from tests.e2e_kube.cluster import Cluster
+from tests.e2e_kube.control_plane import ApiServer
+
+EGRESS = "127.0.0.1:10265"  # HTTP CONNECT over TLS
+SOCKET = "oam.sock"  # HTTP CONNECT over a Unix socket, in the world's directory
+NAMES = "127.0.0.2:10250"  # spliced by server name; an address's port is the one API servers dial
+
+
+def options(cluster: Cluster) -> list[str]:
+    """What the gateway is told so that every way stands."""
+    pki = cluster.pki
+    cluster.authority.sign("raven-oam", "raven-gateway", hosts=["127.0.0.1", "localhost"])
+    return [
+        *("--oam-tls-listen", EGRESS, "--oam-client-ca", str(pki / "ca.crt")),
+        *("--oam-tls-certificate", str(pki / "raven-oam.crt"), "--oam-tls-key", str(pki / "raven-oam.key")),
+        *("--oam-socket", str(cluster.world.directory / SOCKET)),
+        *("--names-listen", NAMES),
+    ]
+
+
+def egress_tcp(cluster: Cluster) -> ApiServer:
+    """The egress selector over TCP: both ends show certificates of the cluster's CA."""
+    pki = cluster.pki
+    tls = {
+        "caBundle": str(pki / "ca.crt"),
+        "clientCert": str(pki / "apiserver-kubelet.crt"),
+        "clientKey": str(pki / "apiserver-kubelet.key"),
+    }
+    transport = {"tcp": {"url": f"https://{EGRESS}", "tlsConfig": tls}}
+    return cluster.control_plane.api_server(address_types="Hostname", egress=transport)
+
+
+def egress_unix(cluster: Cluster, address_types: str = "Hostname") -> ApiServer:
+    """The egress selector over a Unix socket: whoever may open the file may ask."""
+    transport = {"uds": {"udsName": str(cluster.world.directory / SOCKET)}}
+    return cluster.control_plane.api_server(address_types=address_types, egress=transport)
+
+
+def names(cluster: Cluster) -> ApiServer:
+    """No flag at all: the nodes' names lead to the gateway."""
+    return cluster.control_plane.api_server(hosts=_leading_to(cluster, NAMES))
+
+
+def direct(cluster: Cluster) -> ApiServer:
+    """Without Raven, for comparisons: the sites' routers forward the kubelets' port."""
+    addresses = {site.name: cluster.expose(letter) for letter, site in cluster.world.sites.items()}
+    return cluster.control_plane.api_server(hosts=addresses)
+
+
+def _leading_to(cluster: Cluster, address: str) -> Mapping[str, str]:
+    host = address.rpartition(":")[0]
+    return {site.name: host for site in cluster.world.sites.values()}
+
+
+WAYS: Mapping[str, Callable[[Cluster], ApiServer]] = {
+    "egress-tcp": egress_tcp,
+    "egress-unix": egress_unix,
+    "names": names,
+}
