@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams bench-packets soak record clean
+.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams bench-packets bench-kube soak record transcript clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
@@ -18,6 +18,8 @@ help:
 	@echo "make bench-streams        the stream lane's whole table; KONNECTIVITY=DIR, CHISEL=FILE, FRP=DIR join in"
 	@echo "make soak [ARGS=...]      mixed load for ten minutes (--minutes M); fails when something grows"
 	@echo "make bench-packets        the packet device alone, row by row; WIREGUARD_GO=path adds a newer one (root)"
+	@echo "make bench-kube           kubectl exec and cp through Raven and without it (root)"
+	@echo "make transcript           docs/kubernetes-transcript.md, from kubectl's own words (root)"
 	@echo "make record               demo and benchmarks on an idle machine, kept in README, docs and bench/results"
 	@echo "make clean                removes the virtual environment, caches and what a killed demo left"
 
@@ -60,6 +62,14 @@ soak: setup system
 
 bench-packets: setup system
 	@$(BIN)/python -m bench.packets $(ARGS)
+
+bench-kube: setup system
+	@.ci/kubernetes
+	@$(BIN)/python -m bench.kube $(ARGS)
+
+transcript: setup system
+	@.ci/kubernetes
+	@$(BIN)/python -m tests.e2e_kube.transcript --write $(ARGS)
 
 record: setup system
 	@$(BIN)/python -m tests.demo --once --record docs/screenshots

@@ -1,4 +1,4 @@
-"""`make bench-kube`: kubectl through Raven beside kubectl that dials the kubelet itself, on a real Kubernetes.
+"""`make bench-kube`: kubectl through Raven beside kubectl without it, on a real Kubernetes.
 
 python -m bench.kube [--rounds N] [--only exec,cp] [--write]
 
@@ -15,9 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.__main__ import machine
 from bench.grid import OURS, Goal, Line, markdown, rendered
-from bench.table import percentile
+from bench.table import machine, percentile
 from tests.e2e_kube import binaries, ways
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer
@@ -117,7 +116,7 @@ def _interleaved(
     """Figures of every contestant, one of each a round, the order reversed every other round."""
     taken: dict[str, list[float]] = {name: [] for name in servers}
     for number in range(rounds):
-        order = list(servers) if number % 2 == 0 else list(reversed(servers))
+        order = list(servers) if number % 2 == 0 else list(reversed(list(servers)))
         for name in order:
             taken[name].append(measure(servers[name]))
     return taken

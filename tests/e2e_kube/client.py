@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from tests.e2e_kube.control_plane import ApiServer
 from tests.lab import wires
@@ -54,33 +57,27 @@ class Client:
         finally:
             connection.close()
 
-    def open_exec(self, pod: str, *command: str) -> ClientConnection:
-        """A WebSocket to a command in `pod`, its standard streams attached."""
+    @contextmanager
+    def open_exec(self, pod: str, *command: str) -> Iterator["Exec"]:
+        """A command in `pod` with its standard streams; leaving the block hangs up."""
         query = [("stdin", "1"), ("stdout", "1"), ("stderr", "1"), *(("command", word) for word in command)]
         url = f"{self._server.url}/api/v1/namespaces/default/pods/{pod}/exec?{urlencode(query)}"
-        return connect(
-            url.replace("https://", "wss://"),
-            sock=self._dial(),
-            ssl=self._context,
-            subprotocols=[Subprotocol("v4.channel.k8s.io")],
-            compression=None,
-            proxy=None,
-            open_timeout=_TIMEOUT,
-        )
+        with self._context.wrap_socket(self._dial(), server_hostname=wires.CLOUD) as peer:
+            yield Exec(peer, url.replace("https://", "wss://"))
 
     def exec(self, pod: str, *command: str, text: str = "") -> tuple[int, str]:
         """Exit status and standard output of a command that reads `text`, which it must not wait beyond."""
         out = b""
         status: dict[str, Any] = {}
-        with self.open_exec(pod, *command) as peer:
+        with self.open_exec(pod, *command) as running:
             if text:
-                peer.send(bytes([STDIN]) + text.encode())
-            for message in peer:
-                assert isinstance(message, bytes)
-                if message[0] == STDOUT:
-                    out += message[1:]
-                elif message[0] == ERROR:
-                    status = json.loads(message[1:])
+                running.send(text.encode())
+            while message := running.receive():
+                channel, content = message
+                if channel == STDOUT:
+                    out += content
+                elif channel == ERROR:
+                    status = json.loads(content)
         if status.get("status") == "Success":
             return 0, out.decode()
         causes = status.get("details", {}).get("causes", [])
@@ -92,3 +89,51 @@ class Client:
     def _dial(self) -> socket.socket:
         address = (wires.CLOUD, self._server.port)
         return self._server.machine.inside(lambda: socket.create_connection(address, _TIMEOUT))
+
+
+class Exec:
+    """A command over a WebSocket; one thread uses it, since an SSLSocket is not for two."""
+
+    def __init__(self, peer: ssl.SSLSocket, url: str) -> None:
+        self._peer = peer
+        self._protocol = ClientProtocol(parse_uri(url), subprotocols=[Subprotocol("v4.channel.k8s.io")])
+        self._frames: list[Frame] = []
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        while self._protocol.state is State.CONNECTING and self._read():
+            pass
+        if self._protocol.state is not State.OPEN:
+            raise LabError(f"no WebSocket: {self._protocol.handshake_exc}")
+
+    def send(self, content: bytes) -> None:
+        """To the command's standard input."""
+        self._protocol.send_binary(bytes([STDIN]) + content)
+        self._flush()
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """Channel and content of the next message that has any; None at the end."""
+        while True:
+            while not self._frames:
+                if not self._read():
+                    return None
+            frame = self._frames.pop(0)
+            if frame.opcode is Opcode.CLOSE:
+                return None
+            if frame.opcode is Opcode.BINARY and len(frame.data) > 1:
+                return frame.data[0], bytes(frame.data[1:])
+
+    def _read(self) -> bool:
+        """Takes what comes next; whether anything did."""
+        data = self._peer.recv(1 << 16)
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        self._frames += [event for event in self._protocol.events_received() if isinstance(event, Frame)]
+        self._flush()
+        return bool(data)
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._peer.sendall(data)

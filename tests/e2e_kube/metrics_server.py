@@ -1,4 +1,4 @@
-"""metrics.k8s.io as metrics-server serves it, so that `kubectl top` can be tried: Debian packages no metrics-server.
+"""metrics.k8s.io as metrics-server serves it, for `kubectl top`: Debian packages no metrics-server.
 
 Reads the kubelets' summary API through the API server that it is given, on each request, and keeps nothing.
 Run as a program in the cloud: `python -m tests.e2e_kube.metrics_server PORT CERTIFICATE API CLIENT CA`, where

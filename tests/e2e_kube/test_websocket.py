@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e_kube.client import STDIN, STDOUT, Client
+from tests.e2e_kube.client import STDOUT, Client
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer
 
@@ -15,13 +15,13 @@ def test_exec_over_a_websocket(cluster: Cluster, way: ApiServer, node: str) -> N
 
 
 def test_both_ends_talk_as_long_as_they_like(cluster: Cluster, way: ApiServer) -> None:
-    with Client(way, cluster.pki).open_exec("ticker-site-a", "cat") as peer:
+    with Client(way, cluster.pki).open_exec("ticker-site-a", "cat") as cat:
         for number in range(100):
-            peer.send(bytes([STDIN]) + f"line {number}\n".encode())
+            cat.send(f"line {number}\n".encode())
             said = b""
             while not said.endswith(b"\n"):
-                message = peer.recv(timeout=20)
-                assert isinstance(message, bytes)
+                message = cat.receive()
+                assert message is not None
                 assert message[0] == STDOUT
-                said += message[1:]
+                said += message[1]
             assert said == f"line {number}\n".encode()
