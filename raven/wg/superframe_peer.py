@@ -165,7 +165,7 @@ class PeerSuperframes:
         if kept is None:
             self._outbox.drop(Drop.SUPERFRAME_FRAGMENT)
             return 1, None
-        kept.ecn |= ecn
+        kept.ecn = max(kept.ecn, ecn)  # CE is the highest; two sorts of ECT are no congestion
         kept.received += len(datagrams[at])
         if not kept.whole:
             return 1, None
@@ -188,7 +188,7 @@ class PeerSuperframes:
         if at + last >= len(datagrams):
             return None
         final = datagrams[at + last][:FRAGMENT_LEN]
-        if final[1] != last or final[2:] != header[2:]:
+        if len(final) < FRAGMENT_LEN or final[1] != last or final[2:] != header[2:]:
             return None
         run = datagrams[at : at + last + 1]
         room = opener.open([datagram[FRAGMENT_LEN:] for datagram in run], bytes(header), self._outbox.inbound)

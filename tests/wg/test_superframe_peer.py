@@ -375,11 +375,21 @@ def test_fuzzed_fragments(data: bytes, right: bool) -> None:
     net, a, b = told()
     index = next(iter(b.device._shared.keypairs)).to_bytes(4, "little")
     body = b"\x52" + data[1:4] + (index if right else data[4:8]) + data[8:]
-    b.receive([body, body[:40], body[::-1]], a.endpoint)
+    b.receive([body, body[:40], body[::-1], body[:1]], a.endpoint)
     assert b.superpackets == []
     assert b.device._shared.reassembly.used == 0
     a.send_superpacket(superpacket())
     net.run(1)
+    assert len(b.superpackets) == 1
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 15, 16, 31])
+def test_a_last_fragment_without_a_header(length: int) -> None:
+    net, a, b = told()
+    caught = catch(net, a)
+    b.receive([*caught[:-1], caught[-1][:length]], a.endpoint)
+    assert b.superpackets == []
+    b.receive([caught[-1]], a.endpoint)
     assert len(b.superpackets) == 1
 
 
