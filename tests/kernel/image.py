@@ -51,8 +51,8 @@ class Image(NamedTuple):
     version: str
 
 
-def build(directory: Path, *, guest4: str, guest6: str) -> Image:
-    """The kernel, and an initramfs in `directory`. NotAvailableError says what is missing."""
+def build(directory: Path, *, guest4: str, guest6: str, more: Mapping[str, bytes] | None = None) -> Image:
+    """The kernel, and an initramfs in `directory`, with `more` files. NotAvailableError: what is missing."""
     for program in ("qemu-system-x86_64", "apt-get", "dpkg-deb", "wg", "iperf3"):
         if shutil.which(program) is None:
             raise NotAvailableError(f"{program} is not installed")
@@ -74,6 +74,7 @@ def build(directory: Path, *, guest4: str, guest6: str) -> Image:
     }
     for program in ("wg", "iperf3"):
         files |= _with_libraries(program)
+    files |= more or {}
     initramfs = directory / "initramfs"
     initramfs.write_bytes(b"".join(_cpio(files)))
     return Image(kernel, initramfs, modules.name)
