@@ -6,6 +6,7 @@ joined in `raven.ip`.
 """
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from raven.dataplane.link import LinkState, LinkWatch
+from raven.dataplane.offloads import TUN_TCP, TUN_UDP, Offloads
 from raven.dataplane.routes import RouteWatch
 from raven.dataplane.tun import READ_MAX, LinkGone, Tun
 from raven.dataplane.udp import Udp, UdpError, UdpSocket
@@ -39,6 +41,8 @@ _TOGETHER: Final = 4
 # Seconds between two looks at the routes: each peer costs a question to the kernel, 20 µs, and a router may
 # change routes all the time.
 _ROUTES_PAUSE: Final = 0.5
+# Superpackets that contradict their own header, after which the kernel is asked for none any more.
+_CONTRADICTIONS_MAX: Final = 8
 # What one wake-up can leave behind: its superpackets, and as much again from timers and received bursts.
 _WAITING_MAX: Final = 4 * _BURSTS
 
@@ -47,8 +51,14 @@ class Engine:
     """One interface at work. `ended()` is called when it cannot go on, with an error or ""."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, tun: Tun, device: Device, ended: Callable[[str], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tun: Tun,
+        device: Device,
+        ended: Callable[[str], None],
+        offloads: Offloads | None = None,
     ) -> None:
+        """`offloads`: what is known not to work."""
         self._loop = loop
         self._tun = tun
         self._device = device
@@ -60,6 +70,10 @@ class Engine:
         self._state = LinkState(up=False, mtu=device.mtu)
         device.link_down()
         self._udp: Udp | None = None
+        self._offloads = offloads or Offloads()
+        for name, why in tun.refused_offloads().items():
+            self._offloads.failed(name, why)
+        self._contradictions = 0
         # One for each read of a wake-up: the device may be given several packets in one call.
         self._buffers = [memoryview(bytearray(READ_MAX)) for _ in range(_BURSTS)]
         self._timer: asyncio.TimerHandle | None = None
@@ -97,7 +111,7 @@ class Engine:
     def _joiner(self) -> "Joiner":
         from raven.ip.gro import Joiner
 
-        return Joiner(udp=self._tun.segments_udp)
+        return Joiner(udp=self._offloads.works(TUN_UDP))
 
     # From the UAPI --------------------------------------------------------------------------------
 
@@ -105,7 +119,7 @@ class Engine:
         return self._device.state()
 
     def status(self) -> Status:
-        return self._device.status()
+        return dataclasses.replace(self._device.status(), offloads=self._offloads.states())
 
     def configure(self, change: DeviceChange) -> None:
         """Applies all of `change`, or nothing: UapiError."""
@@ -115,7 +129,7 @@ class Engine:
         if self._state.up and port is not None and (current is None or port != current.port):
             # Opened before anything is applied, so that a port in use changes nothing.
             fwmark = device.fwmark if change.fwmark is None else change.fwmark
-            fresh = _open_udp(port, fwmark)
+            fresh = _open_udp(port, fwmark, self._offloads)
         now = time.monotonic()
         try:
             if fresh is None and current is not None and change.fwmark not in (None, device.fwmark):
@@ -142,7 +156,7 @@ class Engine:
         self._device.mtu = state.mtu
         if state.up and self._udp is None:
             try:
-                self._use_udp(_open_udp(self._device.listen_port, self._device.fwmark))
+                self._use_udp(_open_udp(self._device.listen_port, self._device.fwmark, self._offloads))
                 self._device.link_up(time.monotonic())
             except UapiError as error:
                 log.error("%s: no packets until another port is set: %s", self._tun.name, error)
@@ -203,6 +217,7 @@ class Engine:
                     segments = self._cutter.cut(virtio, packet)
                 except PeerError as error:
                     self._count(error.reason)
+                    self._contradicted(virtio)
                     continue
                 pending = self._send_segments(pending, segments, now)
                 if self._waiting:
@@ -270,27 +285,45 @@ class Engine:
 
     def _write_joined(self, packets: list[memoryview]) -> None:
         writes: list[Joined]
-        if worth_joining(packets):
+        if self._offloads.works(TUN_TCP) and worth_joining(packets):
             writes = self._joiner.join(packets)
         else:
             writes = [[h.PLAIN, packet] for packet in packets]
         for write in writes:
             reason = self._tun.write(write)
-            if reason:
+            virtio = h.Virtio.unpack_from(write[0])
+            if reason == "tun-refused" and virtio.gso_type != h.GSO_NONE:
+                # What we joined ourselves is well-formed, so it is the kind that the kernel does not take.
+                name = TUN_UDP if virtio.gso_type == h.GSO_UDP_L4 else TUN_TCP
+                self._offloads.failed(name, "the kernel refused a superpacket (EINVAL)")
+                self.__dict__.pop("_joiner", None)
+                self._write_segments(virtio, memoryview(b"".join(write))[h.VIRTIO_LEN :])
+            elif reason:
                 self._count(reason)
+
+    def _write_segments(self, virtio: h.Virtio, superpacket: memoryview) -> None:
+        for segment in self._cutter.cut(virtio, superpacket):
+            if reason := self._tun.write([h.PLAIN, segment]):
+                self._count(reason)
+
+    def _contradicted(self, virtio: h.Virtio) -> None:
+        """A superpacket of the kernel's was not what its header said: some are a fault of the kernel's."""
+        if virtio.gso_type == h.GSO_NONE:
+            return
+        self._contradictions += 1
+        if self._contradictions == _CONTRADICTIONS_MAX:
+            self._tun.stop_superpackets()
+            for name in (TUN_TCP, TUN_UDP):
+                self._offloads.failed(name, "the kernel hands over superpackets that contradict themselves")
 
     def _write_superpacket(self, superpacket: memoryview) -> None:
         """Writes one that came whole, in pieces where the kernel does not take its kind."""
         virtio = h.Virtio.unpack_from(superpacket)
-        writes: list[Joined]
-        if virtio.gso_type != h.GSO_UDP_L4 or self._tun.segments_udp:
-            writes = [[superpacket]]
-        else:
-            writes = [[h.PLAIN, segment] for segment in self._cutter.cut(virtio, superpacket[h.VIRTIO_LEN :])]
-        for write in writes:
-            reason = self._tun.write(write)
-            if reason:
+        if self._offloads.works(TUN_UDP if virtio.gso_type == h.GSO_UDP_L4 else TUN_TCP):
+            if reason := self._tun.write([superpacket]):
                 self._count(reason)
+        else:
+            self._write_segments(virtio, superpacket[h.VIRTIO_LEN :])
 
     def _timer_due(self) -> None:
         self._timer = None
@@ -380,9 +413,9 @@ class Engine:
         counters[reason] = counters.get(reason, 0) + 1
 
 
-def _open_udp(port: int, fwmark: int) -> Udp:
+def _open_udp(port: int, fwmark: int, offloads: Offloads) -> Udp:
     try:
-        return Udp(port, fwmark)
+        return Udp(port, fwmark, offloads)
     except UdpError as error:
         raise UapiError(error.errno, str(error)) from error
 

@@ -65,6 +65,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from raven.dataplane.ciphers import superframe_ciphers
     from raven.dataplane.engine import Engine
+    from raven.dataplane.offloads import Offloads, try_udp
     from raven.dataplane.routes import path_mtu
     from raven.dataplane.tun import Tun
     from raven.dataplane.uapi import UapiServer
@@ -93,7 +94,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
             mtu=_MTU,
             superframe_ciphers=superframe_ciphers(),
         )
-        engine = Engine(loop, tun, device, ended)
+        engine = Engine(loop, tun, device, ended, Offloads(try_udp()))
         stack.callback(engine.stop)
         server = UapiServer(name, engine)
         stack.callback(server.close)

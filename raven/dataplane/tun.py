@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from raven.dataplane.offloads import TUN_CHECKSUM, TUN_TCP, TUN_UDP
 from raven.errors import RavenError
 from raven.ip.header import VIRTIO_LEN
 
@@ -68,6 +69,21 @@ class Tun:
         except TunError:
             os.close(self._fd)
             raise
+
+    def refused_offloads(self) -> dict[str, str]:
+        """What the kernel does not do for this device, with the reason."""
+        wanted = {TUN_CHECKSUM: _F_CSUM, TUN_TCP: _F_TSO4, TUN_UDP: _F_USO4}
+        why = {TUN_UDP: "the kernel has no USO for TUN devices (Linux 6.2 has)"}
+        return {
+            name: why.get(name, "the kernel refuses it for TUN devices")
+            for name, flag in wanted.items()
+            if not self._offloads & flag
+        }
+
+    def stop_superpackets(self) -> None:
+        """The kernel cuts superpackets itself from now on, and finishes checksums."""
+        fcntl.ioctl(self._fd, _TUNSETOFFLOAD, 0)
+        self._offloads = 0
 
     @property
     def segments_udp(self) -> bool:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from raven.dataplane.offloads import UDP_RECEIVE, UDP_SEND, Offloads
 from raven.errors import RavenError
 from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
@@ -78,9 +79,12 @@ class Burst(NamedTuple):
 class UdpSocket:
     """One family's socket."""
 
-    def __init__(self, family: socket.AddressFamily, port: int, fwmark: int) -> None:
+    def __init__(
+        self, family: socket.AddressFamily, port: int, fwmark: int, offloads: Offloads | None = None
+    ) -> None:
         """Bound to `port`, 0 for any; OSError when the host lacks the family or the port is taken."""
         self.family = family
+        self._offloads = offloads or Offloads()
         self._six = family == socket.AF_INET6
         self._socket = sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -118,16 +122,15 @@ class UdpSocket:
             sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
             sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
-        try:
-            sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
-        except OSError as error:
-            log.info("UDP_GRO refused, datagrams come one by one: %s", error.strerror)
+        if self._offloads.works(UDP_RECEIVE):
+            try:
+                sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+            except OSError as error:
+                self._offloads.failed(UDP_RECEIVE, f"the kernel refuses UDP_GRO: {error.strerror}")
         try:
             sock.getsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT)
-            self._segment = True
         except OSError as error:
-            log.info("UDP_SEGMENT refused, datagrams go one by one: %s", error.strerror)
-            self._segment = False
+            self._offloads.failed(UDP_SEND, f"the kernel refuses UDP_SEGMENT: {error.strerror}")
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -220,7 +223,7 @@ class UdpSocket:
             return self._send_whole(transmit)
         address = (endpoint.host, endpoint.port, 0, endpoint.scope) if self._six else endpoint[:2]
         single = len(data) <= segment_size
-        if not single and not self._segment:
+        if not single and not self._offloads.works_toward(endpoint.host):
             return self._send_one_by_one(transmit, address)
         try:
             control = self._control(0 if single else segment_size, endpoint.source, tos, hops)
@@ -236,8 +239,7 @@ class UdpSocket:
             # EIO: a network card that cannot sum; EINVAL or EMSGSIZE: a segment that does not fit the link,
             # which UDP_SEGMENT does not fragment.
             if error.errno == errno.EIO:
-                log.info("UDP_SEGMENT failed, datagrams go one by one: %s", error.strerror)
-                self._segment = False
+                self._offloads.failed_toward(endpoint.host, error)
             return self._send_one_by_one(transmit, address)
         return ""
 
@@ -300,9 +302,9 @@ class UdpSocket:
 class Udp:
     """Both families' sockets on one port; a host without one of them has just the other."""
 
-    def __init__(self, port: int, fwmark: int) -> None:
+    def __init__(self, port: int, fwmark: int, offloads: Offloads | None = None) -> None:
         """UdpError when the port (0: any) cannot be had."""
-        self.sockets = _open_sockets(port, fwmark)
+        self.sockets = _open_sockets(port, fwmark, offloads)
         self.port = self.sockets[0].port
         self._by_family = {one.family: one for one in self.sockets}
 
@@ -331,13 +333,13 @@ class Udp:
             one.close()
 
 
-def _open_sockets(port: int, fwmark: int) -> list[UdpSocket]:
+def _open_sockets(port: int, fwmark: int, offloads: Offloads | None) -> list[UdpSocket]:
     """A socket of each family that the host has, all on one port."""
     for attempt in range(_PORT_TRIES):
         sockets: list[UdpSocket] = []
         for family in (socket.AF_INET, socket.AF_INET6):
             try:
-                sockets.append(UdpSocket(family, sockets[0].port if sockets else port, fwmark))
+                sockets.append(UdpSocket(family, sockets[0].port if sockets else port, fwmark, offloads))
             except OSError as error:
                 if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     continue

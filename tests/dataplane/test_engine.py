@@ -6,13 +6,16 @@ test's sockets ── lo ── engine's sockets ── engine ── TUN 10.0.0
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import uvloop
 
 from raven.dataplane.engine import Engine
+from raven.dataplane.offloads import TUN_TCP, TUN_UDP
 from raven.dataplane.tun import Tun
+from raven.ip import header as h
 from raven.wg.configuration import DeviceChange, UapiError
 from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
@@ -123,6 +126,63 @@ def test_a_superpacket_leaves_as_segments(machine: Machine) -> None:
         packets = [await bench.outward() for _ in range(4)]
         assert b"".join(packet[28:] for packet in packets) == payload
         assert [len(packet) for packet in packets] == [1028] * 4
+
+    run(machine, work)
+
+
+def test_a_kernel_that_refuses_a_superpacket_gets_packets_from_then_on(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        real, refused = bench.tun.write, []
+
+        def write(pieces: Sequence[bytes | memoryview]) -> str:
+            if h.Virtio.unpack_from(pieces[0]).gso_type != h.GSO_NONE:
+                refused.append(len(pieces))
+                return "tun-refused"
+            return real(pieces)
+
+        bench.tun.write = write  # type: ignore[method-assign]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.setblocking(False)
+            server.bind(("10.0.0.2", 443))
+            flow = Flow(tcp=False)
+            for _ in range(2):
+                payloads = [bytes([number]) * 1200 for number in range(20)]
+                run = b"".join(BLANK + flow.packet(payload) + BLANK for payload in payloads)
+                size = len(run) // 20
+                control = [(socket.IPPROTO_UDP, 103, size.to_bytes(2, sys.byteorder))]
+                bench.outer.sendmsg([run], control, 0, ("127.0.0.1", bench.device.listen_port))
+                assert [await bench.loop.sock_recv(server, 2000) for _ in payloads] == payloads
+        assert len(refused) == 1
+        assert bench.engine.status().offloads[TUN_UDP] == "the kernel refused a superpacket (EINVAL)"
+        assert bench.device.counters == {}
+
+    run(machine, work)
+
+
+def test_superpackets_that_contradict_themselves_are_asked_for_no_more(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        real, wrong = bench.tun.read_into, 0
+
+        def read_into(buffer: memoryview) -> int:
+            nonlocal wrong
+            size = real(buffer)
+            if size and h.Virtio.unpack_from(buffer).gso_type == h.GSO_UDP_L4:
+                wrong += 1
+                buffer[4:6] = bytes(2)  # segments of no size
+            return size
+
+        bench.tun.read_into = read_into  # type: ignore[method-assign]
+        bench.inner.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+        payload = bytes(range(250)) * 16
+        for _ in range(8):
+            bench.inner.sendto(payload, ("10.0.0.1", 443))
+        await bench.until(lambda: bool(bench.engine.status().offloads[TUN_TCP]))
+        bench.inner.sendto(payload, ("10.0.0.1", 443))
+        packets = [await bench.outward() for _ in range(4)]
+        assert b"".join(packet[28:] for packet in packets) == payload
+        assert wrong == 8
 
     run(machine, work)
 

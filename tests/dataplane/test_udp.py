@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from raven.dataplane.offloads import UDP_SEND, Offloads
 from raven.dataplane.udp import Burst, Udp, UdpError, UdpSocket
 from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
@@ -124,9 +125,7 @@ def test_a_hop_limit_is_the_outer_headers(host: str) -> None:
 
 
 def test_a_kernel_without_udp_segment_sends_one_by_one(host: str) -> None:
-    a, b = Udp(0, 0), Udp(0, 0)
-    for one in a.sockets:
-        one._segment = False
+    a, b = Udp(0, 0, Offloads({UDP_SEND: "the kernel has none"})), Udp(0, 0)
     assert a.send(Transmit(Endpoint(host, b.port), 1000, RUN)) == ""
     assert b"".join(datagrams(b, 21)) == RUN
     a.close()
