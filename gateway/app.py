@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from ipaddress import ip_network
 
 import trio
 
@@ -49,6 +50,7 @@ from raven.net.status_socket import (
 from raven.net.tls import ca_label, choose_by_ca, gateway_context
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import Registry
+from raven.topology.model import IPNetwork
 
 SEEN_INTERVAL = 60.0  # seconds between two writes of who was heard when; what a power cut may lose
 RENEW_INTERVAL = 3600.0  # seconds between two looks at the gateway's own certificate
@@ -114,6 +116,7 @@ class Gateway:
             ),
             name=state.name,
             endpoint=str(self._packet_endpoint()),
+            pod_ranges=self._pod_ranges,
         )
         registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
         self.broadcast = Broadcast(self.table, self.network, gateway_list(registry))
@@ -175,7 +178,7 @@ class Gateway:
                     self.registry,
                     self.table,
                     self.network,
-                    also=self.oam.requests.judge_again,
+                    also=self._rights_changed,
                 )
             )
             support.start_soon(self._renew)
@@ -286,6 +289,18 @@ class Gateway:
             connected = len(self.table.connected())
             notifier.status(f"{connected} agents connected; agents dial {self.advertise}")
             await trio.sleep(10)
+
+    def _rights_changed(self) -> None:
+        """Called when the registry may have taken something back, or allowed it."""
+        self.oam.requests.judge_again()
+        for live in self.table.connected():
+            self.network.offer(live.node, live.hello.packets)
+
+    def _pod_ranges(self, node: str) -> list[IPNetwork]:
+        """In which ranges the node may claim pod networks: those for all, and its own."""
+        record = self.registry.node(node)
+        own = () if record is None else record.pod_allow
+        return [ip_network(text) for text in (*self.options.pod_range, *own)]
 
     def _last_seen(self, name: str) -> float | None:
         record = self.registry.node(name)

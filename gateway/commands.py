@@ -56,7 +56,13 @@ def token() -> None:
     "--ttl", default="1h", show_default=True, metavar="TIME", help="How long it is good: 90s, 15m, 1h, 7d."
 )
 @click.option("--reusable", is_flag=True, help="Any number of nodes may join with it until it expires.")
-def create(state_dir: Path, node: str | None, ttl: str, reusable: bool) -> None:
+@click.option(
+    "--pod-cidr",
+    multiple=True,
+    metavar="CIDR",
+    help="A range in which the node that joins may claim pod networks, beside --pod-range of the gateway.",
+)
+def create(state_dir: Path, node: str | None, ttl: str, reusable: bool, pod_cidr: tuple[str, ...]) -> None:
     """Print a new token, and nothing else.
 
     It is a secret until it is used or expires. It also carries the hash of the gateway's key, so an agent
@@ -65,7 +71,14 @@ def create(state_dir: Path, node: str | None, ttl: str, reusable: bool) -> None:
     from gateway.token import create_token, parse_ttl
 
     with failing_in_one_line():
-        text = create_token(state_dir, node=node, ttl=parse_ttl(ttl), reusable=reusable, now=time.time())
+        text = create_token(
+            state_dir,
+            node=node,
+            ttl=parse_ttl(ttl),
+            reusable=reusable,
+            pod_cidrs=pod_cidr,
+            now=time.time(),
+        )
     click.echo(text)
 
 
@@ -156,6 +169,23 @@ def remove(name: str, state_dir: Path, output: str) -> None:
     with failing_in_one_line():
         remove_node(state_dir, name, now=time.time())
     done(output, {"name": name, "removed": True}, f"node {name} is removed")
+
+
+@node.command()
+@click.argument("name")
+@click.option("--pod-cidr", multiple=True, metavar="CIDR", help="A range; none takes back what was allowed.")
+@state_dir_option
+@output_option
+def allow(name: str, pod_cidr: tuple[str, ...], state_dir: Path, output: str) -> None:
+    """Say in which ranges a node may claim pod networks, beside --pod-range of the gateway.
+
+    Replaces what was said before, here or with its token; a running gateway follows within 2 seconds.
+    """
+    from gateway.node import allow_pods
+
+    with failing_in_one_line():
+        cidrs = allow_pods(state_dir, name, pod_cidr, now=time.time())
+    done(output, {"name": name, "pod_allow": cidrs}, f"node {name} may carry {', '.join(cidrs) or 'no pods'}")
 
 
 @click.group()

@@ -1,5 +1,8 @@
 """Who takes part in the packet lane: nodes offer a key and pod networks, the first to register keeps them.
 
+A node may carry what an operator allowed it or all nodes, and nothing else: otherwise one stolen machine
+could draw the packets of another network to itself.
+
 Plain bookkeeping above `raven.topology`; nothing here waits or touches the host. `gateway.network` hands the
 plan that follows from the members to its device, and their map to the agents.
 """
@@ -13,7 +16,13 @@ from raven.control.messages import MapNode, NetworkMap, PacketOffer
 from raven.errors import PeerError
 from raven.keys import KEY_LEN, PublicKey
 from raven.registry.interface import NodeRecord
-from raven.topology.model import Claims, Member, parse_pod_networks_untrusted
+from raven.topology.model import (
+    Claims,
+    Member,
+    PodRanges,
+    parse_pod_networks_untrusted,
+    unauthorised,
+)
 
 _NO_KEY = PublicKey(bytes(KEY_LEN))
 
@@ -23,6 +32,7 @@ class Members:
     """The hub and its nodes, in the order they came."""
 
     hub: Member
+    ranges: PodRanges  # what each node may claim
     revision: int = 1  # grows with every change below
     _nodes: dict[str, Member] = field(default_factory=dict)
     _waiting: dict[str, Member] = field(default_factory=dict)  # in conflict; in when the other one leaves
@@ -116,6 +126,9 @@ class Members:
         except PeerError as error:
             self._refuse(name, f"{error} (offered by node {name})")
             return
+        if problem := unauthorised(name, member.pod_networks, self.ranges(name)):
+            self._refuse(name, problem)
+            return
         if member == self._nodes.get(name):
             return
         self._drop(name)
@@ -141,6 +154,8 @@ class Members:
     def _admit_waiting(self) -> None:
         """Called after somebody left or changed: who was in conflict with that one may fit now."""
         for name, member in list(self._waiting.items()):
+            if unauthorised(name, member.pod_networks, self.ranges(name)):
+                continue  # its next offer tells
             if problem := self._claims.conflict(member):
                 self._refused[name] = problem
             else:

@@ -21,7 +21,7 @@ from raven.net.end import End, EndOptions, handshake_age, has_expired
 from raven.net.probe import ProbeError
 from raven.registry.interface import NodeRecord
 from raven.status import Lane
-from raven.topology.model import Member, probe_address
+from raven.topology.model import Member, PodRanges, probe_address
 from raven.topology.plan import plan
 
 PROBE_INTERVAL = 18.0  # seconds between two probes of a node; "up" lasts 35 s without an answer
@@ -48,7 +48,7 @@ class _Evidence:
 class GatewayNetwork(End):
     """The members of the packet lane, the maps agents need, and the hub's device."""
 
-    def __init__(self, options: EndOptions, *, name: str, endpoint: str) -> None:
+    def __init__(self, options: EndOptions, *, name: str, endpoint: str, pod_ranges: PodRanges) -> None:
         """`endpoint` is HOST:PORT as agents dial it. ConfigError when a pod CIDR cannot be used."""
         super().__init__(options, log.get("packets"))
         # With a slash, which no node's name has: gateway and node may be the same host.
@@ -59,7 +59,8 @@ class GatewayNetwork(End):
                 endpoint=endpoint,
                 pod_networks=self.own_networks,
                 hub=True,
-            )
+            ),
+            pod_ranges,
         )
         self._evidence: dict[PublicKey, _Evidence] = {}
         self._map_changed = trio.Event()

@@ -10,6 +10,7 @@ from raven.config import (
     DaemonOptions,
     Lead,
     option,
+    parse_cidr,
     parse_dial,
     parse_listen_or_off,
 )
@@ -151,6 +152,16 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             parse=Address.parse,
         ),
     ] = Address("", 4500)
+    pod_range: Annotated[
+        tuple[str, ...],
+        option(
+            "A range in which every node may claim pod networks. Others need `raven-gateway node allow`, or "
+            "a token with --pod-cidr.",
+            metavar="CIDR",
+            expected="networks, as in 10.244.0.0/16 or fd00:10::/48",
+            parse=parse_cidr,
+        ),
+    ] = ()
     # Another name than the agent's: a gateway's host may be a node as well.
     wg_interface: Annotated[str, WG_INTERFACE] = "raven-gw"
     socket: Annotated[

@@ -6,18 +6,19 @@ registry's own transactions keep two processes apart.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from raven.errors import ConfigError, RefusedError
+from raven.errors import ConfigError, PeerError, RefusedError
 from raven.names import is_name
 from raven.pki.token import hash_secret, new_token
 from raven.registry.gateway_state import read_pin, registry_path
 from raven.registry.interface import AuditRecord, Registry, TokenRecord
 from raven.registry.sqlite import open_existing
+from raven.topology.model import parse_pod_networks_untrusted
 
 TTL_DEFAULT = 3600.0  # seconds
 TTL_MAX = 366 * 86400.0  # seconds; a token that outlives its maker's memory of it is a back door
@@ -43,17 +44,28 @@ def create_token(
     node: str | None = None,
     ttl: float = TTL_DEFAULT,
     reusable: bool = False,
+    pod_cidrs: Sequence[str] = (),
     now: float,
     random: Callable[[int], bytes] = os.urandom,
 ) -> str:
     """A new token for the gateway whose state is in `directory`, running or not; a secret.
 
-    Bound to `node`, it also lets that node join again when its name is taken. StateError when there is no
-    gateway's state, or the registry cannot take it; ConfigError for a bad node name.
+    Bound to `node`, it also lets that node join again when its name is taken. `pod_cidrs` are the ranges in
+    which the node that joins may claim pod networks. StateError when there is no gateway's state, or the
+    registry cannot take it; ConfigError for a bad node name or range.
     """
     pin = read_pin(directory, now=now)
     with open_existing(registry_path(directory), now=now) as registry:
-        return add_token(registry, pin, node=node, ttl=ttl, reusable=reusable, now=now, random=random)
+        return add_token(
+            registry,
+            pin,
+            node=node,
+            ttl=ttl,
+            reusable=reusable,
+            pod_cidrs=pod_cidrs,
+            now=now,
+            random=random,
+        )
 
 
 def add_token(
@@ -63,6 +75,7 @@ def add_token(
     node: str | None = None,
     ttl: float = TTL_DEFAULT,
     reusable: bool = False,
+    pod_cidrs: Sequence[str] = (),
     now: float,
     random: Callable[[int], bytes] = os.urandom,
 ) -> str:
@@ -78,12 +91,21 @@ def add_token(
             reusable=reusable,
             created=now,
             expires=now + ttl,
+            pod_cidrs=checked_pod_cidrs(pod_cidrs),
         )
     )
     registry.append_audit(
         [_audit("token-created", token.id, node or "", now, "reusable" if reusable else "")]
     )
     return token.text()
+
+
+def checked_pod_cidrs(texts: Sequence[str]) -> tuple[str, ...]:
+    """The ranges in their one spelling; ConfigError for one that no node may carry."""
+    try:
+        return tuple(map(str, parse_pod_networks_untrusted(texts)))
+    except PeerError as error:
+        raise ConfigError(f"--pod-cidr: {error}") from error
 
 
 class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ class NodeRecord:
     software: str  # "" until its first AgentHello
     certificate_serial: str  # of the newest; spelled as in `raven.net.tls.Peer.serial`
     address: str = ""  # its own, as last told; "" for none
+    pod_allow: tuple[str, ...] = ()  # ranges that its pod networks may lie in, beside those for all nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class TokenRecord:
     used: float | None = None  # wall seconds of the last use
     used_by: str | None = None  # node of the last use
     role: str = "node"  # what its holder becomes: a node, or a "gateway"
+    pod_cidrs: tuple[str, ...] = ()  # what the node that joins with it may carry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,12 @@ class Registry(Protocol):
 
     def record_seen(self, seen: Mapping[str, float]) -> None:
         """Called now and then with the wall times nodes were last heard; never goes back. Not durable."""
+        ...
+
+    def allow_pods(self, name: str, cidrs: Sequence[str]) -> bool:
+        """From now on the node may claim pod networks in these; False when it is not there. Durable; changes
+        `revision`.
+        """
         ...
 
     def remove_node(self, name: str, *, now: float) -> bool:

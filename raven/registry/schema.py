@@ -111,4 +111,12 @@ STEPS = (
     ALTER TABLE audit ADD COLUMN received INTEGER;
     ALTER TABLE audit ADD COLUMN seconds REAL;
     """,
+    """
+    -- ranges the node's pod networks may lie in; what a node carried before this was asked, it may carry on
+    ALTER TABLE nodes ADD COLUMN pod_allow TEXT NOT NULL DEFAULT '';
+    UPDATE nodes SET pod_allow = pod_cidrs;
+    CREATE TRIGGER node_pods_allowed AFTER UPDATE OF pod_allow ON nodes
+        BEGIN UPDATE revision SET value = value + 1; END;
+    ALTER TABLE tokens ADD COLUMN pod_cidrs TEXT NOT NULL DEFAULT '';
+    """,
 )

@@ -80,6 +80,11 @@ class SqliteRegistry:
         with self._database.transaction(durable=False) as connection:
             connection.executemany(_SEEN, [(time, name) for name, time in seen.items()])
 
+    def allow_pods(self, name: str, cidrs: Sequence[str]) -> bool:
+        with self._database.transaction(durable=True) as connection:
+            query = "UPDATE nodes SET pod_allow = ? WHERE name = ?"
+            return connection.execute(query, (" ".join(cidrs), name)).rowcount > 0
+
     def remove_node(self, name: str, *, now: float) -> bool:
         with self._database.transaction(durable=True) as connection:
             connection.execute(_REVOKE, (now, name))
@@ -109,9 +114,12 @@ class SqliteRegistry:
         with self._database.transaction(durable=True) as connection:
             connection.execute("DELETE FROM tokens WHERE expires < ?", (token.created - REMEMBER,))
             connection.execute(
-                "INSERT INTO tokens (id, secret_hash, node, reusable, created, expires)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (token.id, token.secret_hash, token.node, token.reusable, token.created, token.expires),
+                "INSERT INTO tokens (id, secret_hash, node, reusable, created, expires, pod_cidrs)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(token.id, token.secret_hash, token.node, token.reusable, token.created, token.expires),
+                    " ".join(token.pod_cidrs),
+                ),
             )
 
     def tokens(self) -> list[TokenRecord]:
@@ -179,6 +187,10 @@ class SqliteRegistry:
             connection.execute(_REVOKE, (now, node))
             connection.execute(_INSERT_CERTIFICATE, (token_id, *_columns(certificate)))
             connection.execute(_UPSERT_NODE, (node, now, certificate.serial))
+            if token.pod_cidrs:
+                connection.execute(
+                    "UPDATE nodes SET pod_allow = ? WHERE name = ?", (" ".join(token.pod_cidrs), node)
+                )
             connection.execute(_USE_TOKEN, (now, node, token_id))
             joined = AuditRecord(
                 time=now, event="join", node=node, asker=asker, target=token_id, verdict="allowed"
@@ -353,6 +365,7 @@ def _node(row: Any) -> NodeRecord:
         last_seen=row["last_seen"],
         public_key=None if row["public_key"] is None else PublicKey(row["public_key"]),
         pod_cidrs=tuple(row["pod_cidrs"].split()),
+        pod_allow=tuple(row["pod_allow"].split()),
         software=row["software"],
         certificate_serial=row["certificate_serial"],
         address=row["address"],
@@ -369,7 +382,8 @@ def _gateway(row: Any) -> GatewayRecord:
 
 
 def _token(row: Any) -> TokenRecord:
-    return TokenRecord(**{**row, "reusable": bool(row["reusable"])})
+    pod_cidrs = tuple(row["pod_cidrs"].split())
+    return TokenRecord(**{**row, "reusable": bool(row["reusable"]), "pod_cidrs": pod_cidrs})
 
 
 def _certificate(row: Any) -> CertificateRecord:

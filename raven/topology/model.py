@@ -8,7 +8,7 @@ node may carry. `raven.topology.plan` turns the accepted members into peers and 
 import bisect
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
@@ -102,6 +102,21 @@ def _parse_pod_network_untrusted(text: str) -> IPNetwork:
 
 def _bad(message: str) -> PeerError:
     return PeerError("bad-pod-cidr", message)
+
+
+# Which ranges the pod networks of a node have to lie in, by the node's name. Nothing is a range of nobody's.
+PodRanges = Callable[[str], Sequence[IPNetwork]]
+
+
+def unauthorised(name: str, networks: Iterable[IPNetwork], ranges: Sequence[IPNetwork]) -> str:
+    """A sentence for the first of `networks` that lies in none of `ranges`; "" when all do."""
+    for network in networks:
+        if not any(_contains(outer, network) for outer in ranges):
+            return (
+                f"node {name} may not carry pod network {network}: nobody allowed it; "
+                f"`raven-gateway node allow {name} --pod-cidr {network}` does, and --pod-range for all nodes"
+            )
+    return ""
 
 
 @dataclass(slots=True)

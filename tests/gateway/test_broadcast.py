@@ -22,6 +22,7 @@ from raven.control.messages import (
 from raven.keys import PrivateKey, PublicKey
 from raven.net.end import EndOptions
 from raven.net.tunnel import Tunnel
+from tests.topology.ranges import ANY_RANGE
 
 ONE = GatewayList(revision=1, gateways=[KnownGateway(name="gw-1", address="gw-1:443")])
 TWO = GatewayList(revision=2, gateways=[*ONE.gateways, KnownGateway(name="gw-2", address="gw-2:443")])
@@ -47,6 +48,7 @@ class Cloud:
             ),
             name="gw-1",
             endpoint="192.0.2.1:4500",
+            pod_ranges=lambda node: ANY_RANGE,
         )
         self.table = TunnelTable(lambda name: None)
         self.broadcast = Broadcast(self.table, self.network, ONE)

@@ -1,5 +1,7 @@
 """Offers, conflicts and maps, as plain values."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from gateway.members import Members
@@ -7,6 +9,7 @@ from raven.control.messages import MapNode, PacketOffer
 from raven.keys import PublicKey
 from raven.registry.interface import NodeRecord
 from raven.topology.model import Member, parse_pod_networks_untrusted
+from tests.topology.ranges import ANY_RANGE
 
 
 def key(number: int) -> PublicKey:
@@ -38,7 +41,8 @@ def members() -> Members:
             endpoint="g.example.com:4500",
             pod_networks=parse_pod_networks_untrusted(["10.0.0.0/24"]),
             hub=True,
-        )
+        ),
+        lambda node: ANY_RANGE,
     )
 
 
@@ -149,3 +153,38 @@ def test_the_registry_is_taken_back_in_the_order_of_joining(members: Members) ->
 def test_a_stranger_is_told_nothing(members: Members) -> None:
     assert members.map_for("x").nodes == []
     assert members.map_for("x").problem == "node x has offered no packets"
+
+
+def test_a_node_carries_what_somebody_allowed_and_nothing_else(members: Members) -> None:
+    allowed = {"a": ["10.1.0.0/16"], "b": ["10.2.3.0/24", "fd00:2::/64"]}
+    members.ranges = lambda node: [ip_network(text) for text in allowed.get(node, ())]
+    assert members.offer("a", offer(2, "10.1.7.0/24")) == ""
+    assert members.offer("b", offer(3, "10.2.3.0/24", "fd00:2::/64")) == ""
+    outside = [("b", "10.2.0.0/16"), ("b", "10.1.8.0/24"), ("b", "fd00:2::/63"), ("c", "10.1.9.0/24")]
+    for node, cidr in outside:
+        problem = members.offer(node, offer(4, cidr))
+        assert f"node {node} may not carry pod network {cidr}" in problem
+        assert f"raven-gateway node allow {node} --pod-cidr {cidr}" in problem
+        assert members.get(node) is None
+        assert members.map_for(node).problem == problem
+        assert members.map_for(node).nodes == []
+    # A node without pods needs nobody's leave.
+    assert members.offer("c", offer(4)) == ""
+
+
+def test_what_is_taken_back_ends_with_the_next_look_and_what_is_allowed_begins(members: Members) -> None:
+    ranges = [ip_network("10.1.0.0/16")]
+    members.ranges = lambda node: ranges
+    assert members.offer("a", offer(2, "10.1.7.0/24")) == ""
+    ranges.clear()
+    assert "may not carry" in members.offer("a", offer(2, "10.1.7.0/24"))
+    assert members.get("a") is None
+    ranges.append(ip_network("10.1.7.0/24"))
+    assert members.offer("a", offer(2, "10.1.7.0/24")) == ""
+    assert members.get("a") is not None
+
+
+def test_what_the_registry_remembers_is_judged_as_well(members: Members) -> None:
+    members.ranges = lambda node: [ip_network("10.1.0.0/16")]
+    members.load([record("a", 2, "10.1.7.0/24", created=1.0), record("b", 3, "10.9.0.0/24", created=2.0)])
+    assert members.names() == ["a"]

@@ -13,6 +13,7 @@ from raven.keys import PrivateKey, PublicKey
 from raven.net.end import EndOptions
 from raven.net.probe import ProbeError
 from raven.registry.interface import NodeRecord
+from tests.topology.ranges import ANY_RANGE
 
 
 def made(state_dir: Path, *, off: str = "", pod_cidrs: tuple[str, ...] = ("10.0.0.0/24",)) -> GatewayNetwork:
@@ -29,6 +30,7 @@ def made(state_dir: Path, *, off: str = "", pod_cidrs: tuple[str, ...] = ("10.0.
         ),
         name="cloud",
         endpoint="g.example.com:4500",
+        pod_ranges=lambda node: ANY_RANGE,
     )
 
 

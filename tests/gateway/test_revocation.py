@@ -11,6 +11,7 @@ from gateway.tunnels import TunnelTable
 from raven.keys import PublicKey
 from raven.net.end import EndOptions
 from tests.aged import DAY, Past, past
+from tests.topology.ranges import ANY_RANGE
 
 
 def _network(then: Past, directory: Path) -> GatewayNetwork:
@@ -25,6 +26,7 @@ def _network(then: Past, directory: Path) -> GatewayNetwork:
         ),
         name="gw-1",
         endpoint="127.0.0.1:4500",
+        pod_ranges=lambda node: ANY_RANGE,
     )
 
 

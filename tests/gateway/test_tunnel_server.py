@@ -42,6 +42,7 @@ from raven.registry.agent_state import AgentState, open_agent
 from raven.registry.gateway_state import GatewayState, open_gateway
 from raven.registry.sqlite import SqliteRegistry
 from tests.aged import DAY, past
+from tests.topology.ranges import ANY_RANGE
 
 
 @dataclass
@@ -103,6 +104,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
             ),
             name="gw-1",
             endpoint="127.0.0.1:4500",
+            pod_ranges=lambda node: ANY_RANGE,
         ),
         join=serve,
         news=lambda live: None,

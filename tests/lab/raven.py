@@ -138,7 +138,8 @@ class Agent(Daemon):
 def gateway(world: World, *options: str, name: str = "gateway") -> Gateway:
     """The gateway of the cloud, not yet started; it announces the cloud's pods."""
     cidrs = [word for cidr in wires.pod_cidrs(0) for word in ("--pod-cidr", cidr)]
-    return Gateway(world.cloud, name=name, options=[*cidrs, *options])
+    ranges = [word for cidr in wires.POD_RANGES for word in ("--pod-range", cidr)]
+    return Gateway(world.cloud, name=name, options=[*cidrs, *ranges, *options])
 
 
 def agent(site: Site, *options: str, name: str = "", pod_cidrs: Sequence[str] | None = None) -> Agent:

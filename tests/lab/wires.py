@@ -35,6 +35,9 @@ def pod_address6(number: int) -> str:
     return f"fd42:0:0:{number:x}::10"
 
 
+POD_RANGES = ("10.42.0.0/16", "fd42::/48")  # of all sites and the cloud
+
+
 def pod_cidrs(number: int) -> list[str]:
     return [f"10.42.{number}.0/24", f"fd42:0:0:{number:x}::/64"]
 

@@ -20,6 +20,7 @@ from raven.errors import RavenError
 from raven.keys import PrivateKey, PublicKey
 from raven.net.end import EndOptions
 from raven.registry.interface import NodeRecord
+from tests.topology.ranges import ANY_RANGE
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +65,9 @@ def options_of(orders: Orders) -> EndOptions:
 
 
 def gateway(orders: Orders) -> tuple[GatewayNetwork, Callable[[Call], Awaitable[object]]]:
-    network = GatewayNetwork(options_of(orders), name=orders.name, endpoint=orders.endpoint)
+    network = GatewayNetwork(
+        options_of(orders), name=orders.name, endpoint=orders.endpoint, pod_ranges=lambda node: ANY_RANGE
+    )
     network.load(
         NodeRecord(
             name=name,

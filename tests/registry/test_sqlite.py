@@ -1,5 +1,7 @@
 import contextlib
+import dataclasses
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,15 @@ from raven.keys import PublicKey
 from raven.pki.renewal import LEAF_LIFE
 from raven.pki.token import hash_secret
 from raven.registry import audit_log
-from raven.registry.interface import AuditRecord, CertificateRecord, Issue, Registry, TokenRecord
+from raven.registry.interface import (
+    AuditRecord,
+    CertificateRecord,
+    CredentialRecord,
+    Issue,
+    Registry,
+    TokenRecord,
+)
+from raven.registry.schema import STEPS
 from raven.registry.sqlite import REMEMBER, SqliteRegistry
 from tests.registry.disks import fill, small_disk
 
@@ -413,3 +423,67 @@ def test_a_full_disk_refuses_the_join_and_keeps_serving(tmp_path: Path) -> None:
         assert [c.serial for c in registry.certificates("shop-1")] == ["0A"]
         ballast.unlink()
         assert enrol(registry, "shop-1", "0B", token_id="again", key_hash=b"n" * 32).serial == "0B"
+
+
+def test_a_token_says_what_its_node_may_carry_and_so_does_an_operator(registry: SqliteRegistry) -> None:
+    def allowed() -> tuple[str, ...]:
+        record = registry.node("shop-1")
+        assert record is not None
+        return record.pod_allow
+
+    bound = dataclasses.replace(token(node="shop-1", reusable=True), pod_cidrs=("10.1.0.0/24", "fd00::/64"))
+    registry.add_token(bound)
+    assert registry.tokens()[0].pod_cidrs == ("10.1.0.0/24", "fd00::/64")
+    enrol(registry, "shop-1", "AA")
+    assert allowed() == ("10.1.0.0/24", "fd00::/64")
+    before = registry.revision()
+    assert registry.allow_pods("shop-1", ["10.2.0.0/24"])
+    assert allowed() == ("10.2.0.0/24",)
+    assert registry.revision() != before
+    assert not registry.allow_pods("shop-9", ["10.2.0.0/24"])
+    # A join by a token that says nothing of pods changes nothing about them.
+    registry.add_token(token("plain", node="shop-1"))
+    enrol(registry, "shop-1", "BB", token_id="plain", key_hash=b"n" * 32)
+    assert allowed() == ("10.2.0.0/24",)
+
+
+def test_nodes_of_an_older_registry_carry_on_what_they_carried(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    with contextlib.closing(SqliteRegistry(path, now=NOW)) as registry:
+        registry.add_token(token())
+        enrol(registry, "shop-1", "AA")
+        registry.record_hello("shop-1", public_key=WG, pod_cidrs=["10.1.0.0/24"], software="1", now=NOW)
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute("DROP TRIGGER node_pods_allowed")
+        file.execute("ALTER TABLE nodes DROP COLUMN pod_allow")
+        file.execute("ALTER TABLE tokens DROP COLUMN pod_cidrs")
+        step = next(number for number, text in enumerate(STEPS) if "pod_allow" in text)
+        file.execute(f"PRAGMA user_version = {step}")
+    with contextlib.closing(SqliteRegistry(path, now=NOW)) as registry:
+        (node,) = registry.nodes()
+        assert node.pod_allow == node.pod_cidrs == ("10.1.0.0/24",)
+
+
+def test_credentials_are_kept_hashed_revoked_once_and_forgotten_late(registry: SqliteRegistry) -> None:
+    record = CredentialRecord(
+        id="abc",
+        kind="token",
+        name="prometheus",
+        secret_hash=hash_secret(SECRET),
+        created=NOW,
+        expires=NOW + 60,
+    )
+    registry.add_credential(record)
+    assert registry.credential("abc") == record
+    assert registry.credentials() == [record]
+    assert SECRET.hex() not in repr(record)
+    before = registry.revision()
+    assert registry.revoke_credential("abc", now=NOW + 1)
+    assert not registry.revoke_credential("abc", now=NOW + 2)
+    assert registry.revision() != before
+    gone = registry.credential("abc")
+    assert gone is not None
+    assert gone.revoked == NOW + 1
+    late = dataclasses.replace(record, id="def", created=NOW + 61 + REMEMBER, expires=NOW * 2)
+    registry.add_credential(late)
+    assert registry.credentials() == [late]
