@@ -36,6 +36,7 @@ def snapshot(of: Agent) -> AgentSnapshot:
         draining=of.draining,
         uplinks=[uplink_status(uplink) for uplink in of.uplinks],
         packets=judged(of.network.lane()),
+        offloads=dict(of.network.offloads()),
         pod_cidrs=list(of.options.pod_cidr),
         allow=[str(rule) for rule in of.dialer.allow.rules],
         refused=dict(of.dialer.refused),
@@ -141,4 +142,13 @@ def families(of: Agent) -> Iterator[Family]:
         yield single(
             "packet_handshake_age_seconds", "Since the last WireGuard handshake.", packets.handshake_age_s
         )
+    if packets.mtu is not None:
+        yield single("packet_mtu_bytes", "Largest packet that fits the path to the gateway.", packets.mtu)
     yield by("reason", "packets_dropped", "Packets this device dropped.", dict(of.network.counters()))
+    yield by(
+        "offload",
+        "packet_offload",
+        "Whether an offload of the device is on.",
+        {name: float(not why) for name, why in of.network.offloads().items()},
+        kind="gauge",
+    )

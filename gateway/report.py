@@ -41,6 +41,7 @@ def snapshot(of: Gateway) -> GatewaySnapshot:
         advertise=str(of.advertise),
         listeners=of.listening,
         packets=of.network.lane(),
+        offloads=dict(of.network.offloads()),
         nodes=[_node(of, record) for record in of.registry.nodes()],
         refused=dict(of.server.refused),
         problems=problems,
@@ -181,6 +182,20 @@ def families(of: Gateway) -> Iterator[Family]:
         "gauge",
         ("node",),
         {(node,): age for node, lane in lanes.items() if (age := lane.handshake_age_s) is not None},
+    )
+    yield Family(
+        "packet_mtu_bytes",
+        "Largest packet that fits the path to the node.",
+        "gauge",
+        ("node",),
+        {(node,): lane.mtu for node, lane in lanes.items() if lane.mtu is not None},
+    )
+    yield by(
+        "offload",
+        "packet_offload",
+        "Whether an offload of the gateway's device is on.",
+        {name: float(not why) for name, why in of.network.offloads().items()},
+        kind="gauge",
     )
     yield by(
         "reason", "packets_dropped", "Packets the gateway's device dropped.", dict(of.network.counters())

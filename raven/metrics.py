@@ -35,9 +35,15 @@ def single(name: str, help: str, value: float, *, kind: Literal["counter", "gaug
     return Family(name, help, kind, (), {(): value})
 
 
-def by(label: str, name: str, help: str, counts: Mapping[str, float]) -> Family:
-    """A counter with one label, from a mapping such as a Counter of reasons."""
-    return Family(name, help, "counter", (label,), {(key,): value for key, value in counts.items()})
+def by(
+    label: str,
+    name: str,
+    help: str,
+    counts: Mapping[str, float],
+    kind: Literal["counter", "gauge"] = "counter",
+) -> Family:
+    """A family with one label, from a mapping such as a Counter of reasons."""
+    return Family(name, help, kind, (label,), {(key,): value for key, value in counts.items()})
 
 
 class _Families(Collector):

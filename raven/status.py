@@ -103,6 +103,7 @@ class GatewaySnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role
     advertise: str
     listeners: dict[str, str]  # what listens: its address
     packets: Lane  # the gateway's own device
+    offloads: dict[str, str] = {}  # of that device, by name: "" is on, else why it is off
     nodes: list[NodeStatus]
     refused: dict[str, int]  # connections turned away since the start, by reason
     problems: list[str]  # sentences an operator should read
@@ -129,6 +130,7 @@ class AgentSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role",
     draining: bool
     uplinks: list[UplinkStatus]
     packets: Lane
+    offloads: dict[str, str] = {}  # of its device, by name: "" is on, else why it is off
     pod_cidrs: list[str]
     allow: list[str]
     refused: dict[str, int]  # streams turned away since the start, by reason

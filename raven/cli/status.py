@@ -30,6 +30,7 @@ def _print_gateway(of: GatewaySnapshot) -> None:
     facts: list[list[str | Text]] = [[what, address] for what, address in of.listeners.items()]
     facts.append(["agents dial", of.advertise])
     facts.append(["packet lane", _packets(of)])
+    facts += _offloads(of)
     render.print_table(["", ""], facts)
     render.say()
     if of.nodes:
@@ -44,6 +45,7 @@ def _print_agent(of: AgentSnapshot) -> None:
     _print_title("agent of node", of.node, of)
     facts: list[list[str | Text]] = [
         ["packet lane", _packets(of)],
+        *_offloads(of),
         ["pod networks", " ".join(of.pod_cidrs) or "none"],
         ["may be reached", " ".join(of.allow) or "nothing"],
     ]
@@ -81,9 +83,17 @@ def _print_title(role: str, name: str, of: GatewaySnapshot | AgentSnapshot) -> N
 
 def _packets(of: GatewaySnapshot | AgentSnapshot) -> Text:
     line = render.lane(of.packets)
+    if of.packets.mtu is not None:
+        line.append(f", packets of {of.packets.mtu} bytes")
     if of.packets.detail:
         line.append(f": {of.packets.detail}")
     return line
+
+
+def _offloads(of: GatewaySnapshot | AgentSnapshot) -> list[list[str | Text]]:
+    """A line about what the kernel does not do for the device; none for one that does not tell."""
+    off = [f"{name} off: {why}" for name, why in of.offloads.items() if why]
+    return [["offloads", "; ".join(off) or "all on"]] if of.offloads else []
 
 
 def _print_refused(what: str, refused: dict[str, int]) -> None:

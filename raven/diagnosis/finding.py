@@ -32,6 +32,7 @@ Hop = Literal[
     "tun",
     "rights",
     "device",
+    "offloads",
     "ipv6",
     "forwarding",
     "udp",

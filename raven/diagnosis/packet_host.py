@@ -12,15 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from raven.diagnosis.contact import known_path_mtu
 from raven.diagnosis.finding import Finding, Result
+from raven.diagnosis.forward_policy import forward_policy
 from raven.diagnosis.judge import count
 from raven.errors import RavenError
 from raven.net.device import UAPI_DIRECTORY, NoDevice, UapiDevice
+from raven.net.kernel_device import KernelDevice
 from raven.net.sysctls import InterfaceSysctls
 from raven.spans import age
-from raven.wg.configuration import DeviceState, PeerState, UapiError
-from raven.wg.endpoint import Endpoint
+from raven.wg.configuration import DeviceState, PeerState, Status, UapiError
 
 TUN: Final = Path("/dev/net/tun")
 KEYS_EXPIRE: Final = 180.0  # seconds since a handshake; nothing passes afterwards (Reject-After-Time)
@@ -54,10 +57,13 @@ async def examine(
     device, state = await find_device(interface, severity)
     findings = [tun(severity if state is None else "note"), rights(process, severity), device]
     findings += [ipv6(interface), *forwarding(interface, pod_cidrs, severity)]
+    if pod_cidrs:
+        findings += await trio.to_thread.run_sync(forward_policy, interface)
     if state is not None:
         findings += handshakes(state, severity, hub=hub)
-        endpoints = [peer.endpoint for peer in state.peers if peer.endpoint is not None]
-        findings += mtu(interface, endpoints[:8])
+        status = await UapiDevice(interface).status()
+        findings += offloads(interface, status)
+        findings += mtu(interface, [peer for peer in state.peers if peer.endpoint is not None][:8], status)
     return findings
 
 
@@ -109,9 +115,13 @@ async def find_device(interface: str, severity: Result) -> tuple[Finding, Device
     try:
         state = await device.state()
     except NoDevice:
+        with suppress(RavenError, UapiError):
+            state = await KernelDevice(interface).state()
+            said = f"the kernel's, on UDP port {state.listen_port}, with {count(len(state.peers), 'peer')}"
+            return Finding(hop="device", result="ok", about=interface, said=said), state
         said = "no device answers"
         if _has_interface(interface):
-            said += ", though there is an interface of that name; a kernel device has no such socket"
+            said += ", though there is an interface of that name"
         step = (
             f"`journalctl -u raven-agent -u raven-gateway | grep raven-wg`; by hand: raven-wg -f {interface}"
         )
@@ -189,14 +199,36 @@ def _handshake(peer: PeerState, severity: Result) -> Finding:
     return Finding(hop="udp", result=severity, about=about, said=said, next=step)
 
 
-def mtu(interface: str, endpoints: list[Endpoint]) -> list[Finding]:
-    """Whether the device's packets fit the path without fragments, as far as the kernel knows the path."""
+def offloads(interface: str, status: Status | None) -> list[Finding]:
+    """What the kernel does not do for the device; nothing for one that does not tell."""
+    if status is None:
+        return []
+    off = [f"{name}: {why}" for name, why in status.offloads.items() if why]
+    said = f"off: {'; '.join(off)}" if off else "all on"
+    step = "packets pass without them, slower" if off else ""
+    return [Finding(hop="offloads", result="note" if off else "ok", about=interface, said=said, next=step)]
+
+
+def mtu(interface: str, peers: list[PeerState], status: Status | None = None) -> list[Finding]:
+    """Whether the device's packets fit the path without fragments, as far as is known.
+
+    A peer that has answered for a size counts for more than what the kernel thinks of the path.
+    """
     try:
         own = int(Path(f"/sys/class/net/{interface}/mtu").read_text())
     except (OSError, ValueError):
         return []
     findings = []
-    for endpoint in endpoints:
+    for peer in peers:
+        endpoint = peer.endpoint
+        assert endpoint is not None
+        known = status.peers.get(peer.public_key) if status is not None else None
+        if known is not None and known.proven_mtu:
+            said = f"packets of {known.proven_mtu} bytes arrive; {interface} has {own}"
+            if known.proven_mtu < own:
+                said += ", and senders of larger ones are told"
+            findings.append(Finding(hop="mtu", result="ok", about=str(endpoint), said=said))
+            continue
         path = route_mtu(endpoint.host, endpoint.port)
         if path is None:
             continue

@@ -8,7 +8,7 @@ import pytest
 
 from raven.diagnosis import packet_host
 from raven.keys import PublicKey
-from raven.wg.configuration import DeviceState, PeerState
+from raven.wg.configuration import DeviceState, PeerState, PeerStatus, Status
 from raven.wg.endpoint import Endpoint
 
 HUB = Endpoint("192.0.2.1", 4500)
@@ -48,11 +48,26 @@ def test_capabilities_are_the_daemons() -> None:
 def test_mtu_of_device_and_path() -> None:
     path = packet_host.route_mtu("127.0.0.1", 4500)
     assert path is not None
-    (found,) = packet_host.mtu("lo", [Endpoint("127.0.0.1", 4500)])
+    local = peer(5.0, endpoint=Endpoint("127.0.0.1", 4500))
+    (found,) = packet_host.mtu("lo", [local])
     assert found.result == "note"
     assert found.said.startswith(f"the path takes {path} bytes, so {path - 60} inside; lo has ")
     assert f"ip link set lo mtu {path - 60}" in found.next
-    assert packet_host.mtu("absent0", [Endpoint("127.0.0.1", 4500)]) == []
+    assert packet_host.mtu("absent0", [local]) == []
+    proven = Status(peers={local.public_key: PeerStatus(mtu=1064, proven_mtu=1064, probes=True)})
+    (found,) = packet_host.mtu("lo", [local], proven)
+    assert (found.result, found.said) == (
+        "ok",
+        "packets of 1064 bytes arrive; lo has 65536, and senders of larger ones are told",
+    )
+
+
+def test_offloads_that_are_off_are_noted() -> None:
+    assert packet_host.offloads("raven0", None) == []
+    (found,) = packet_host.offloads("raven0", Status(offloads={"udp_send": "", "tun_tcp": "no"}))
+    assert (found.result, found.said) == ("note", "off: tun_tcp: no")
+    (found,) = packet_host.offloads("raven0", Status(offloads={"udp_send": ""}))
+    assert (found.result, found.said) == ("ok", "all on")
 
 
 async def test_a_device_that_is_not_there(tmp_path: Path) -> None:
