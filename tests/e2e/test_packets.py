@@ -43,6 +43,40 @@ def test_wireguards_own_tool_reports_the_same(lab: Lab) -> None:
         assert said.count("latest handshake:") == said.count("peer:") >= 1, said
 
 
+def test_packets_pass_soon_after_the_hubs_device_was_started_anew(lab: Lab) -> None:
+    """Its keys are gone, the agents' are not: they find out as soon as the stream lane is up again."""
+    programs.ping_until(lab.a.pod, wires.pod_address(0), seconds=10)
+    assert lab.gateway.stop(15) == 0
+    lab.gateway.start()
+    lab.gateway.ready()
+    lab.gateway.wait_for("site-a", "site-b", lanes=("stream_lane",), seconds=30)
+    for site in (lab.a, lab.b):
+        programs.ping_until(site.pod, wires.pod_address(0), seconds=5)
+
+
+def test_the_path_of_a_site_is_learnt_and_shown(lab: Lab) -> None:
+    """The site's uplink takes 1124 bytes from now on; a transfer finds that out, goes on, and it is told."""
+    pod = wires.pod_address(1)
+    programs.ping_until(lab.world.cloud_pod, pod, seconds=10)
+    ends = ((lab.world.internet, "to-a"), (lab.a.nat, "wan"))
+    try:
+        for machine, end in ends:
+            wires.ip([f"link set {end} mtu 1124"], namespace=machine.namespace)
+
+        def learnt() -> bool:
+            for source, target in ((lab.world.cloud_pod, pod), (lab.a.pod, wires.pod_address(0))):
+                source.run("ping", "-n", "-c", "2", "-i", "0.3", "-W", "1", "-s", "1300", target, check=False)
+            shown = lab.agents["a"].ctl_json("status")["packets"]["mtu"]
+            return bool(shown == lab.gateway.nodes()["site-a"]["packets"]["mtu"] == 1124 - 60)
+
+        wait_until(learnt, what="1064 bytes to be shown by both ends", seconds=60)
+        assert programs.iperf(lab.world.cloud_pod, pod, seconds=1).gigabits > 0
+        assert "packets of 1064 bytes" in lab.agents["a"].ctl("status").out
+    finally:
+        for machine, end in ends:
+            wires.ip([f"link set {end} mtu 1500"], namespace=machine.namespace)
+
+
 def test_no_packets_still_serves_streams(lab: Lab) -> None:
     agent = lab.agents["b"]
     _restart(lab, agent, [*agent.options, "--no-packets"])
