@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from raven.oam.permits import DEFAULT_POLICY
 from raven.oam.policy import DEFAULT_ALLOW, Rule
 from raven.oam.refusal import STATUS
 from tests.gateway.oam_site import curl, read_until, site, target
@@ -46,6 +47,11 @@ def test_the_rules_that_it_shows_parse() -> None:
     for rule in [*rules, *(f"{host}:80" for host in hosts)]:
         Rule.parse(rule)
     assert all(f"`{rule}`" in allowing for rule in DEFAULT_ALLOW)
+
+
+def test_the_default_policy_stands_there() -> None:
+    shown = section("<!-- default policy -->\n```toml\n", "```")
+    assert shown == DEFAULT_POLICY
 
 
 async def test_its_curl_commands_run() -> None:
