@@ -82,7 +82,9 @@ class AgentNetwork(End):
             return None, self.off
         if self._lane.problem and not self._lane.held:
             return None, self._lane.problem
-        return msgspec.structs.replace(self._offer, probes=self.answers_probes), ""
+        return msgspec.structs.replace(
+            self._offer, probes=self.answers_probes, superframes=list(self.superframes)
+        ), ""
 
     def take_map(self, network: NetworkMap) -> None:
         """Called with every NetworkMap the gateway sends; it replaces the one before. Does not block."""
@@ -173,12 +175,17 @@ class AgentNetwork(End):
         return next((member for member in self._members if member.hub), None)
 
     def _follow(self) -> None:
-        """Called when the map or the hub's address has changed."""
+        """Called when the map, the hub's address or what our device can do has changed."""
+        me = replace(self._me, superframes=self.superframes)
         members = [
-            replace(member, endpoint=self._endpoint.current) if member.hub else member
+            replace(member, endpoint=self._endpoint.current)
+            if member.hub
+            else me
+            if member.public_key == me.public_key
+            else member
             for member in self._members
         ]
-        self._lane.follow(plan(members, self._me.public_key))
+        self._lane.follow(plan(members, me.public_key))
 
     def _say(self, endpoint_problem: str) -> None:
         if endpoint_problem != self._endpoint_problem:
@@ -193,6 +200,7 @@ class AgentNetwork(End):
     async def _pass_on_changes(self) -> None:
         while True:
             await self._lane.changed()
+            self._follow()
             self.tell()
 
     async def _keep_map(self) -> None:

@@ -58,6 +58,7 @@ def members(network: NetworkMap | None, me: Member, log: FilteringBoundLogger) -
                 pod_networks=parse_pod_networks_untrusted(node.pod_cidrs),
                 hub=node.hub,
                 probes=node.probes,
+                superframes=tuple(node.superframes),
             )
         except (ValueError, PeerError) as error:
             log.warning("a node of the network map cannot be used", node=node.name, why=str(error))

@@ -47,7 +47,7 @@ class Members:
         """Takes back what the registry remembers; whoever joined first has the first claim."""
         for record in sorted(records, key=lambda record: record.created):
             if record.public_key is not None:
-                self._take(record.name, record.public_key, record.pod_cidrs, probes=False)
+                self._take(record.name, record.public_key, record.pod_cidrs, probes=False, superframes=())
         self.revision += 1
 
     def offer(self, name: str, packets: PacketOffer | None) -> str:
@@ -61,7 +61,9 @@ class Members:
         else:
             try:
                 key = PublicKey.from_base64(packets.public_key)
-                self._take(name, key, packets.pod_cidrs, probes=packets.probes)
+                self._take(
+                    name, key, packets.pod_cidrs, probes=packets.probes, superframes=packets.superframes
+                )
             except ValueError as error:
                 self._refuse(name, f"node {name} offers no WireGuard public key: {error}")
         if before != (self._nodes.get(name), self._refused.get(name)):
@@ -108,13 +110,22 @@ class Members:
             self._told = NetworkMap(revision=self.revision, nodes=nodes)
         return self._told
 
-    def hub_probes(self, probes: bool) -> None:
-        """Called when it is known whether the hub's device answers probes of the path's MTU."""
-        if probes != self.hub.probes:
-            self.hub = replace(self.hub, probes=probes)
+    def describe_hub(self, *, probes: bool, superframes: Iterable[str]) -> None:
+        """Called when it is known what the hub's device can do, in the words of `Member`."""
+        hub = replace(self.hub, probes=probes, superframes=tuple(superframes))
+        if hub != self.hub:
+            self.hub = hub
             self.revision += 1
 
-    def _take(self, name: str, key: PublicKey, pod_cidrs: Iterable[str], *, probes: bool) -> None:
+    def _take(
+        self,
+        name: str,
+        key: PublicKey,
+        pod_cidrs: Iterable[str],
+        *,
+        probes: bool,
+        superframes: Iterable[str],
+    ) -> None:
         """ValueError is not among what it raises: what is wrong becomes a refusal."""
         try:
             member = Member(
@@ -122,6 +133,7 @@ class Members:
                 public_key=key,
                 pod_networks=parse_pod_networks_untrusted(list(pod_cidrs)),
                 probes=probes,
+                superframes=tuple(superframes),
             )
         except PeerError as error:
             self._refuse(name, f"{error} (offered by node {name})")
@@ -172,4 +184,5 @@ def _map_node(member: Member) -> MapNode:
         pod_cidrs=[str(network) for network in member.pod_networks],
         hub=member.hub,
         probes=member.probes,
+        superframes=list(member.superframes),
     )

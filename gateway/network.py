@@ -224,7 +224,7 @@ class GatewayNetwork(End):
         while True:
             before = self._members.revision
             if self._lane.state is not None:
-                self._members.hub_probes(self.answers_probes)
+                self._members.describe_hub(probes=self.answers_probes, superframes=self.superframes)
             if self._members.revision != before:
                 self._follow()
             await self._lane.next_look()

@@ -24,6 +24,7 @@ Span = Annotated[float, msgspec.Meta(ge=0, le=4e9)]  # seconds
 WallTime = Annotated[float, msgspec.Meta(ge=0, lt=253402300800)]  # Unix seconds, to the end of year 9999
 Sentence = Annotated[str, msgspec.Meta(max_length=2000)]  # for people; kept and shown by the other end
 AskerName = Annotated[str, msgspec.Meta(max_length=160)]
+Ciphers = Annotated[list[Annotated[str, msgspec.Meta(max_length=40)]], msgspec.Meta(max_length=16)]
 Sentences = Annotated[list[Sentence], msgspec.Meta(max_length=1000)]
 
 
@@ -75,6 +76,7 @@ class PacketOffer(msgspec.Struct, frozen=True, kw_only=True):
     listen_port: int
     pod_cidrs: Annotated[list[Cidr], msgspec.Meta(max_length=1000)]
     probes: bool = False  # its device is a `raven-wg`, which answers probes of the path's MTU
+    superframes: Ciphers = []  # what its device can seal superframes with, best first; none: it cannot
 
 
 class AgentHello(Message, frozen=True, kw_only=True, tag="agent-hello"):
@@ -133,6 +135,7 @@ class MapNode(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidrs: list[Cidr]
     hub: bool
     probes: bool = False  # as in its offer
+    superframes: Ciphers = []  # as in its offer
 
 
 class NetworkMap(Message, frozen=True, kw_only=True, tag="network-map"):

@@ -24,7 +24,7 @@ def observed(
 
     An endpoint counts as what was last prescribed, wherever the peer has roamed since. On a device that an
     earlier run configured nothing is known of that: there it is what it is, where the plan has one. `status`
-    is None for a device that asks no peer for its path, whatever is planned.
+    is None for a device that knows nothing of our own, whatever is planned.
     """
     planned = {peer.public_key: peer for peer in plan.peers}
     peers = []
@@ -38,6 +38,7 @@ def observed(
                 keepalive=peer.keepalive,
                 allowed_ips=frozenset(peer.allowed_ips),
                 probes=_probes(peer.public_key, planned, status),
+                superframes=_superframes(peer.public_key, planned, status),
             )
         )
     return replace(plan, peers=frozenset(peers))
@@ -47,6 +48,13 @@ def _probes(key: PublicKey, planned: Mapping[PublicKey, PeerPlan], status: wg.St
     if status is None:
         return key in planned and planned[key].probes
     return key in status.peers and status.peers[key].probes
+
+
+def _superframes(key: PublicKey, planned: Mapping[PublicKey, PeerPlan], status: wg.Status | None) -> str:
+    if status is None:
+        return planned[key].superframes if key in planned else ""
+    cipher = status.peers[key].superframes if key in status.peers else wg.NO_SUPERFRAMES
+    return "" if cipher == wg.NO_SUPERFRAMES else cipher
 
 
 def peer_change(change: PeerChange, before: PeerPlan | None, *, raven: bool = False) -> wg.PeerChange:
@@ -61,6 +69,9 @@ def peer_change(change: PeerChange, before: PeerPlan | None, *, raven: bool = Fa
         replace_allowed_ips=replacing,
         allowed_ips=_in_order(allowed if replacing else allowed - had),
         probes=change.probes if raven else None,
+        superframes=(change.superframes or wg.NO_SUPERFRAMES)
+        if raven and change.superframes is not None
+        else None,
     )
 
 

@@ -75,6 +75,11 @@ class End:
         """Whether our device answers probes of the path's MTU: it is a `raven-wg`."""
         return self._lane.device_status is not None
 
+    @property
+    def superframes(self) -> tuple[str, ...]:
+        """What our device can seal superframes with, best first; none for any device but a `raven-wg`."""
+        return tuple(self._lane.device_status.superframe_ciphers) if self._lane.device_status else ()
+
     def offloads(self) -> Mapping[str, str]:
         """The device's offloads: "" for on, else why it is off. Empty for a device that does not tell."""
         return self._lane.device_status.offloads if self._lane.device_status is not None else {}

@@ -58,6 +58,7 @@ class Member:
     pod_networks: tuple[IPNetwork, ...] = ()
     hub: bool = False
     probes: bool = False  # its device answers probes of the path's MTU
+    superframes: tuple[str, ...] = ()  # ciphers its device can seal superframes with, best first
 
 
 def parse_pod_networks_untrusted(texts: Sequence[str]) -> tuple[IPNetwork, ...]:

@@ -27,6 +27,7 @@ class PeerPlan:
     keepalive: int = 0  # seconds; 0: none
     allowed_ips: frozenset[IPNetwork] = frozenset()
     probes: bool = False  # it answers probes of the path's MTU
+    superframes: str = ""  # the cipher of superframes to and from it; "": none
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class PeerChange:
     keepalive: int | None = None  # seconds
     allowed_ips: frozenset[IPNetwork] | None = None  # the whole set, in place of the one before
     probes: bool | None = None
+    superframes: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ def plan(members: Sequence[Member], me: PublicKey) -> Plan:
     if own is None:
         return Plan()
     others = [member for member in members if member.public_key != me]
-    peers = _hub_peers(others) if own.hub else _spoke_peers(others)
+    peers = _hub_peers(own, others) if own.hub else _spoke_peers(own, others)
     carried = {network for peer in peers for network in peer.allowed_ips}
     routes = {RoutePlan(network) for network in carried if not _is_probe(network)}
     if peers:
@@ -94,19 +96,20 @@ def plan(members: Sequence[Member], me: PublicKey) -> Plan:
     return Plan(frozenset(peers), frozenset(routes), probe_address(me))
 
 
-def _hub_peers(others: Iterable[Member]) -> list[PeerPlan]:
+def _hub_peers(own: Member, others: Iterable[Member]) -> list[PeerPlan]:
     return [
         PeerPlan(
             public_key=member.public_key,
             endpoint=member.endpoint if member.hub else "",
             allowed_ips=_own_networks(member),
             probes=member.probes,
+            superframes=_superframes(own, member),
         )
         for member in others
     ]
 
 
-def _spoke_peers(others: Sequence[Member]) -> list[PeerPlan]:
+def _spoke_peers(own: Member, others: Sequence[Member]) -> list[PeerPlan]:
     hubs = [member for member in others if member.hub]
     peers = []
     for hub in hubs:
@@ -122,9 +125,17 @@ def _spoke_peers(others: Sequence[Member]) -> list[PeerPlan]:
                 keepalive=PERSISTENT_KEEPALIVE,
                 allowed_ips=allowed,
                 probes=hub.probes,
+                superframes=_superframes(own, hub),
             )
         )
     return peers
+
+
+def _superframes(one: Member, other: Member) -> str:
+    """The cipher that both take: the best of the one with the lower key that the other has too, or ""."""
+    if other.public_key < one.public_key:
+        one, other = other, one
+    return next((cipher for cipher in one.superframes if cipher in other.superframes), "")
 
 
 def _own_networks(member: Member) -> frozenset[IPNetwork]:
@@ -159,6 +170,7 @@ def _peer_diff(old: PeerPlan | None, new: PeerPlan) -> PeerChange:
         keepalive=new.keepalive if new.keepalive != was.keepalive else None,
         allowed_ips=new.allowed_ips if new.allowed_ips != was.allowed_ips else None,
         probes=new.probes if new.probes != was.probes else None,
+        superframes=new.superframes if new.superframes != was.superframes else None,
     )
 
 
@@ -173,6 +185,7 @@ def apply(old: Plan, changes: Changes) -> Plan:
             keepalive=was.keepalive if change.keepalive is None else change.keepalive,
             allowed_ips=was.allowed_ips if change.allowed_ips is None else change.allowed_ips,
             probes=was.probes if change.probes is None else change.probes,
+            superframes=was.superframes if change.superframes is None else change.superframes,
         )
     return Plan(
         peers=frozenset(peers.values()),

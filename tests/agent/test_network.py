@@ -21,7 +21,7 @@ from raven.control.messages import MapNode, NetworkMap, PacketOffer, encode
 from raven.errors import ConfigError
 from raven.keys import PrivateKey, PublicKey
 from raven.net.end import EndOptions
-from tests.lab import wires
+from tests.lab import uapi, wires
 from tests.lab.machine import Machine
 from tests.lab.waiting import wait_until
 from tests.net.hosts import dump, host
@@ -114,6 +114,11 @@ def wait_ping(source: Machine, from_: str, to: str) -> None:
     wait_until(lambda: pings(source, from_, to), what=f"a ping from {from_} to {to}", seconds=20)
 
 
+def seals_superframes(one: Network) -> bool:
+    """Whether each of its device's peers is to get superframes; both ends are `raven-wg`."""
+    return all(peer.superframes != "off" for peer in uapi.status(one.machine.interface).peers.values())
+
+
 @pytest.mark.netns
 @pytest.mark.interop
 @pytest.mark.parametrize("program", [None, WIREGUARD_GO], ids=["raven-wg", "wireguard-go"])
@@ -129,6 +134,9 @@ def test_two_sites_and_a_cloud_reach_each_other_and_leave_their_hosts_as_they_we
     wait_ping(site_a, "10.1.0.10", "10.0.0.10")
     wait_ping(site_a, "10.1.0.10", "10.2.0.10")
     wait_ping(site_b, "fd00:2::10", "fd00:1::10")
+    if program is None:
+        for one in (cloud, a, b):
+            wait_until(lambda: seals_superframes(one), what=f"superframes of {one.name}", seconds=15)  # noqa: B023
     assert 0 < cloud.call("ping", node="site-1") < 1
     assert 0 < a.call("ping") < 1
     for one, lane in ((a, {"what": "lane"}), (cloud, {"what": "node_lane", "node": "site-1"})):

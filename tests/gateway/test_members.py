@@ -2,6 +2,7 @@
 
 from ipaddress import ip_network
 
+import msgspec
 import pytest
 
 from gateway.members import Members
@@ -148,6 +149,19 @@ def test_the_registry_is_taken_back_in_the_order_of_joining(members: Members) ->
     assert members.names() == ["early"]
     assert "of early, which registered it first" in members.refusal("late")
     assert "(offered by node spoilt)" in members.refusal("spoilt")
+
+
+def test_what_devices_can_do_is_passed_on(members: Members) -> None:
+    can = msgspec.structs.replace(offer(2, "10.1.0.0/24"), superframes=["aes256gcm"])
+    assert members.offer("a", can) == ""
+    revision = members.revision
+    members.describe_hub(probes=True, superframes=["aes256gcm", "chacha20poly1305"])
+    assert members.revision == revision + 1
+    members.describe_hub(probes=True, superframes=["aes256gcm", "chacha20poly1305"])
+    assert members.revision == revision + 1
+    hub, node = members.map_for("a").nodes
+    assert (hub.probes, hub.superframes) == (True, ["aes256gcm", "chacha20poly1305"])
+    assert (node.probes, node.superframes) == (False, ["aes256gcm"])
 
 
 def test_a_stranger_is_told_nothing(members: Members) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.lab import leftovers, wires
+from tests.lab import leftovers, uapi, wires
 from tests.lab.errors import LabError
 from tests.lab.machine import Machine
 from tests.lab.process import Process
@@ -85,15 +85,7 @@ class Host:
 
     def counters(self) -> dict[str, int]:
         """Drops by reason; only raven-wg counts them."""
-        path = f"/var/run/wireguard/{self.interface}.sock"
-        script = (
-            "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
-            "s.sendall(b'raven_counters=1\\n\\n'); print(s.recv(65536).decode())"
-        )
-        lines = self.machine.run("python", "-c", script, path).out.split()
-        counters = {name: int(value) for name, value in (line.split("=") for line in lines)}
-        assert counters.pop("errno") == 0
-        return counters
+        return uapi.counters(self.interface)
 
     def _file(self, name: str, text: str) -> str:
         path = self.machine.directory / f"{self.interface}.{name}"

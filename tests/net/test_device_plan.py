@@ -59,6 +59,28 @@ def test_an_added_network_replaces_nothing_and_a_removed_one_all() -> None:
     assert (new.replace_allowed_ips, new.allowed_ips) == (False, [A])
 
 
+def superframes_asked_for(status: wg.Status | None, planned: str) -> list[str | None]:
+    """What is asked of a device that has the one peer, and tells `status`."""
+    plan = Plan(peers=frozenset({PeerPlan(public_key=KEY, superframes=planned)}))
+    state = wg.DeviceState(peers=[wg.PeerState(public_key=KEY)])
+    changes = diff(observed(state, plan, {}, status), plan)
+    return [
+        peer_change(change, None, raven=status is not None).superframes for change in changes.peers_changed
+    ]
+
+
+def test_superframes_are_switched_when_they_differ_and_never_on_a_foreign_device() -> None:
+    off, on = (
+        wg.Status(peers={KEY: wg.PeerStatus(superframes=one)}) for one in (wg.NO_SUPERFRAMES, "aes256gcm")
+    )
+    assert superframes_asked_for(off, "aes256gcm") == ["aes256gcm"]
+    assert superframes_asked_for(on, "aes256gcm") == []
+    assert superframes_asked_for(on, "chacha20poly1305") == ["chacha20poly1305"]
+    assert superframes_asked_for(on, "") == [wg.NO_SUPERFRAMES]
+    assert superframes_asked_for(off, "") == []
+    assert superframes_asked_for(None, "aes256gcm") == []
+
+
 def test_an_endpoint_no_longer_prescribed_is_left_to_the_peer() -> None:
     assert peer_change(PeerChange(public_key=KEY, endpoint=""), None).endpoint is None
 

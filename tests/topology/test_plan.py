@@ -1,7 +1,9 @@
 """Plans of a hub and its spokes, and that a difference of plans is exactly what has to change."""
 
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +87,29 @@ def test_a_second_hub_carries_its_own_networks_and_no_allowed_ip_is_given_twice(
     assert RoutePlan(SECOND_HUB.pod_networks[0]) in made.routes
     between_hubs = {peer.public_key: peer for peer in plan([HUB, A, SECOND_HUB, B], HUB.public_key).peers}
     assert between_hubs[SECOND_HUB.public_key].endpoint == "192.0.2.2:4500"
+
+
+@pytest.mark.parametrize(
+    ("hub", "spoke", "cipher"),
+    [
+        (("aes", "chacha"), ("aes", "chacha"), "aes"),
+        (("aes", "chacha"), ("chacha",), "chacha"),
+        (("chacha",), ("aes", "chacha"), "chacha"),
+        (("chacha", "aes"), ("aes", "chacha"), "chacha"),  # the lower key's preference
+        (("aes",), ("chacha",), ""),
+        (("aes",), (), ""),  # an older raven-wg, wireguard-go, the kernel
+        ((), ("aes",), ""),
+    ],
+)
+def test_both_ends_take_the_same_cipher_or_none(
+    hub: tuple[str, ...], spoke: tuple[str, ...], cipher: str
+) -> None:
+    members = [replace(HUB, superframes=hub), replace(A, superframes=spoke), B]
+    assert {peer.superframes for peer in plan(members, A.public_key).peers} == {cipher}
+    assert {peer.public_key: peer.superframes for peer in plan(members, HUB.public_key).peers} == {
+        A.public_key: cipher,
+        B.public_key: "",
+    }
 
 
 def test_no_plan_for_a_stranger_and_no_peer_without_a_hub() -> None:

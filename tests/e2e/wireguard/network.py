@@ -7,12 +7,11 @@ what to do by `wg`, as a user would; nothing here reads the process from within.
 import contextlib
 import os
 import secrets
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Self
 
-from tests.lab import leftovers, wires
+from tests.lab import leftovers, uapi, wires
 from tests.lab.machine import Machine
 from tests.lab.waiting import wait_until
 
@@ -59,17 +58,7 @@ class Interface:
 
     def drops(self) -> dict[str, int]:
         """Drops by reason, by the one verb that `wg` does not have."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(5)
-            client.connect(str(leftovers.WIREGUARD / f"{self.name}.sock"))
-            client.sendall(b"raven_counters=1\n\n")
-            answer = b""
-            while not answer.endswith(b"errno=0\n\n"):
-                piece = client.recv(65536)
-                assert piece, answer
-                answer += piece
-        pairs = (line.partition("=") for line in answer.decode().split())
-        return {key: int(value) for key, _, value in pairs if key != "errno"}
+        return uapi.counters(self.name)
 
     def ip(self, *lines: str) -> None:
         """`ip` in the machine; `{}` stands for the interface's name."""

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from raven.wg.configuration import PeerStatus, SuperframeCipher
-from raven.wg.uapi import parse_errno_untrusted, parse_status_untrusted
+from raven.wg.uapi import parse_errno_untrusted
 from tests.e2e.wireguard.network import Interface, Network, peer_lines, pings, rule
-from tests.lab import leftovers
+from tests.lab import uapi
 from tests.lab.machine import Machine
 from tests.lab.waiting import wait_until
 from tests.lab.wires import plug
@@ -65,25 +65,16 @@ def meet(left: Interface, right: Interface, left_host: str, right_host: str) -> 
     right.configure(*peer_lines(left, f"{LEFT4}/32,{LEFT6}/128", endpoint=f"{left_host}:51820"))
 
 
-def ask(device: Interface, *lines: str) -> str:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
-        client.connect(str(leftovers.WIREGUARD / f"{device.name}.sock"))
-        client.sendall("\n".join((*lines, "", "")).encode())
-        answer = b""
-        while not answer.endswith(b"\n\n"):
-            answer += client.recv(65536)
-        return answer.decode()
-
-
 def switch(device: Interface, peer: Interface, superframes: str) -> None:
     key = base64.b64decode(peer.public_key).hex()
-    answer = ask(device, "set=1", f"public_key={key}", "update_only=true", f"raven_superframes={superframes}")
+    answer = uapi.ask(
+        device.name, "set=1", f"public_key={key}", "update_only=true", f"raven_superframes={superframes}"
+    )
     parse_errno_untrusted(answer)
 
 
 def status(device: Interface) -> PeerStatus:
-    (peer,) = parse_status_untrusted(ask(device, "raven_status=1")).peers.values()
+    (peer,) = uapi.status(device.name).peers.values()
     return peer
 
 
