@@ -19,8 +19,8 @@ _PROBE = struct.Struct("<B3xIQ")
 # - u8  type: 3 report on superframes
 # - u8  zero, three times
 # - u32 index of the keypair, as the frames carry it
-# - u32 frames with lower counters have been sent, as far as is known
-# - u32 of them were opened
+# - u32 number of frames that were sent, as far as is known
+# - u32 number of them that were opened
 _REPORT = struct.Struct("<B3xIII")
 TYPE_PROBE, TYPE_ANSWER, TYPE_REPORT = 1, 2, 3
 PROBE_MIN = _PROBE.size

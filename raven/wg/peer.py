@@ -504,8 +504,10 @@ class Peer:
             elif timer is Timer.PATH_PROBE:
                 self._send_probes(self.path.timed_out(now), now)
             elif timer is Timer.REPORT_SUPERFRAMES:
-                for report in self.superframes.reports(self._keypairs.all()):
+                for report in self.superframes.reports(self._keypairs.all(), now):
                     self._send_inband(report.encode(), now)
+                if self.superframes.unreported:
+                    self._timers.superframe_received(now + REPORT_DELAY)
         self._timers.reschedule()
 
     def _handshake_timed_out(self, now: float) -> None:

@@ -117,6 +117,12 @@ class Reassembly:
             self.remove(*key)
             self.lost += 1
 
+    def pending(self, index: int, now: float, *, younger: float) -> int:
+        """How many frames of that keypair have waited for less than `younger` seconds."""
+        return sum(
+            key[0] == index and now - partial.born < younger for key, partial in self._partials.items()
+        )
+
     def remove(self, index: int, counter: int) -> None:
         """Call when a frame was opened, or is not worth waiting for. Nothing if it is not here."""
         partial = self._partials.pop((index, counter), None)

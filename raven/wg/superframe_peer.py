@@ -14,7 +14,7 @@ from raven.wg.keypair import RUN_BYTES_MAX, RUN_SEGMENTS_MAX, Keypair
 from raven.wg.outbox import Drop, Outbox
 from raven.wg.packet import FRAGMENT_TYPE
 from raven.wg.reassembly import Partial, Reassembly, ReassemblyBudget
-from raven.wg.stepdown import StepDown
+from raven.wg.stepdown import REPORT_DELAY, StepDown
 from raven.wg.superframe import (
     FRAGMENT,
     FRAGMENT_LEN,
@@ -211,17 +211,24 @@ class PeerSuperframes:
         self.rx += 1
         return OpenedFrame(room, partial.endpoint, partial.ecn, partial.received)
 
-    def reports(self, keypairs: Iterable[Keypair]) -> list[Report]:
-        """What to send now that a report is due."""
+    def reports(self, keypairs: Iterable[Keypair], now: float) -> list[Report]:
+        """What to send now that a report is due; `unreported` afterwards if another one will be.
+
+        A frame that is still coming in is left to the next report. One that has been for longer than that
+        counts as lost.
+        """
         if not self.unreported or self.cipher is None:
             return []
         self.unreported = False
         reports = []
         for keypair in keypairs:
             opener = keypair.superframes(self.cipher).opener
-            if opener.reached and opener.reported != (opener.reached, opener.opened):
-                opener.reported = opener.reached, opener.opened
-                reports.append(Report(keypair.local_index, opener.reached, opener.opened))
+            pending = self._reassembly.pending(keypair.local_index, now, younger=REPORT_DELAY)
+            self.unreported |= pending > 0
+            told = opener.reached - pending, opener.opened
+            if told[0] and told != opener.reported:
+                opener.reported = told
+                reports.append(Report(keypair.local_index, *told))
         return reports
 
     def forget_keypair(self, index: int) -> None:

@@ -1,4 +1,4 @@
-"""Asks a userspace WireGuard device what `wg` has no word for. All namespaces share the sockets' directory."""
+"""Asks a userspace WireGuard device what `wg` has no word for. All namespaces share one directory."""
 
 import socket
 

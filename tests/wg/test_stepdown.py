@@ -55,8 +55,7 @@ def test_loss_steps_down_and_each_failed_trial_waits_twice_as_long() -> None:
         step.reported(TRIAL_FRAMES, 0, now, outstanding=False)
         now += 1
     assert waits[0] < HOLD_MIN + 0.2
-    assert waits == sorted(waits)
-    assert max(waits) < HOLD_MAX + 0.2
+    assert [round(wait) for wait in waits] == [4, 16, 64, 120, 120, 120, 120, 120], "two failures each"
 
 
 def test_a_little_loss_is_borne() -> None:
