@@ -87,11 +87,12 @@ class Reassembly:
         device's budget is full of other peers' frames. The first of two that claim a slot wins.
         """
         partials, budget = self._partials, self._budget
+        self.expire(now)
         partial = partials.get(key)
         if partial is not None and (len(partial.pieces) != last + 1 or partial.holds(number)):
             return None
         cost = len(piece) + _PIECE_COST
-        self._make_room(cost, now, keep=partial, new=partial is None)
+        self._make_room(cost, keep=partial, new=partial is None)
         if budget.used + cost > PARTIAL_BYTES_MAX:
             return None
         if partial is None:
@@ -103,16 +104,24 @@ class Reassembly:
         budget.used += cost
         return partial
 
-    def _make_room(self, cost: int, now: float, *, keep: Partial | None, new: bool) -> None:
+    def _make_room(self, cost: int, *, keep: Partial | None, new: bool) -> None:
         """Gives up this peer's oldest frames, never another peer's."""
         for key, partial in list(self._partials.items()):
             if partial is keep:
                 continue
-            if not (
-                now - partial.born > PARTIAL_LIFETIME
-                or (new and len(self._partials) >= PARTIALS_MAX)
-                or self._budget.used + cost > PARTIAL_BYTES_MAX
-            ):
+            full = new and len(self._partials) >= PARTIALS_MAX
+            if not full and self._budget.used + cost <= PARTIAL_BYTES_MAX:
+                break
+            self.remove(*key)
+            self.lost += 1
+
+    def __bool__(self) -> bool:
+        return bool(self._partials)
+
+    def expire(self, now: float) -> None:
+        """Gives up what has waited for longer than PARTIAL_LIFETIME."""
+        for key, partial in list(self._partials.items()):
+            if now - partial.born <= PARTIAL_LIFETIME:
                 break
             self.remove(*key)
             self.lost += 1

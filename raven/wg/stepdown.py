@@ -20,7 +20,7 @@ WINDOW_FRAMES: Final = 128
 LOSS_MAX: Final = 0.02
 # Seconds without a report while frames go. A report leaves REPORT_DELAY after the first frame it is about.
 SILENCE_MAX: Final = 1.0
-REPORT_DELAY: Final = 0.1  # seconds; at most ten small datagrams a second
+REPORT_DELAY: Final = 0.05  # seconds; at most twenty small datagrams a second
 HOLD_MIN, HOLD_MAX = 4.0, 120.0  # seconds of DOWN
 # Seconds of UP after which an old failure counts no more.
 _PROVEN: Final = 30.0

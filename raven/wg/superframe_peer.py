@@ -159,9 +159,7 @@ class PeerSuperframes:
             endpoint=endpoint,
             now=now,
         )
-        if self._reassembly.lost:
-            self._outbox.drop(Drop.SUPERFRAME_INCOMPLETE, self._reassembly.lost)
-            self._reassembly.lost = 0
+        self._count_lost()
         if kept is None:
             self._outbox.drop(Drop.SUPERFRAME_FRAGMENT)
             return 1, None
@@ -214,22 +212,29 @@ class PeerSuperframes:
     def reports(self, keypairs: Iterable[Keypair], now: float) -> list[Report]:
         """What to send now that a report is due; `unreported` afterwards if another one will be.
 
-        A frame that is still coming in is left to the next report. One that has been for longer than that
+        A frame that is still coming in is left to the next report; one that has been for longer than that
         counts as lost.
         """
-        if not self.unreported or self.cipher is None:
+        if self.cipher is None:
+            self.unreported = False
             return []
-        self.unreported = False
+        self._reassembly.expire(now)
+        self._count_lost()
+        self.unreported = bool(self._reassembly)
         reports = []
         for keypair in keypairs:
             opener = keypair.superframes(self.cipher).opener
             pending = self._reassembly.pending(keypair.local_index, now, younger=REPORT_DELAY)
-            self.unreported |= pending > 0
             told = opener.reached - pending, opener.opened
             if told[0] and told != opener.reported:
                 opener.reported = told
                 reports.append(Report(keypair.local_index, *told))
         return reports
+
+    def _count_lost(self) -> None:
+        if self._reassembly.lost:
+            self._outbox.drop(Drop.SUPERFRAME_INCOMPLETE, self._reassembly.lost)
+            self._reassembly.lost = 0
 
     def forget_keypair(self, index: int) -> None:
         """Call when the keypair of that index (ours) goes."""

@@ -72,6 +72,17 @@ def test_the_oldest_frames_go() -> None:
     assert budget.used == 0
 
 
+def test_a_late_piece_begins_anew() -> None:
+    budget = ReassemblyBudget()
+    frames = Reassembly(budget)
+    add(frames, 5, 0)
+    partial = add(frames, 5, 1, now=PARTIAL_LIFETIME + 0.1)
+    assert partial is frames.find(1, 5)
+    assert frames.lost == 1
+    frames.clear()
+    assert budget.used == 0
+
+
 def test_one_peer_never_takes_the_room_of_another() -> None:
     budget = ReassemblyBudget()
     others = [Reassembly(budget) for _ in range(40)]

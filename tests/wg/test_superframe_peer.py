@@ -242,7 +242,7 @@ def test_reports_are_few_and_small_and_end_with_the_frames() -> None:
         net.run(0.002)
     net.run(5)
     reports = [data for _, source, _, data in net.sent if source == b.endpoint]
-    assert 5 <= len(reports) <= 12
+    assert 10 <= len(reports) <= 24
     assert {len(data) for data in reports} == {48}
     assert a.packets == [], "a report is no packet"
 
@@ -301,6 +301,15 @@ def test_a_fragment_in_between_harms_one_frame_at_most() -> None:
     caught = catch(net, a, 2)
     b.receive(caught, a.endpoint)
     assert len(b.superpackets) == 2
+
+
+def test_what_is_incomplete_is_given_up_in_time() -> None:
+    net, a, b = told()
+    b.receive(catch(net, a)[:-1], a.endpoint)
+    assert b.device._shared.reassembly.used > 60000
+    net.run(1.2)
+    assert b.device._shared.reassembly.used == 0
+    assert b.drops() == {"superframe-incomplete": 1}
 
 
 def test_what_an_onlooker_can_make_a_device_keep_is_bounded() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from raven.wg.configuration import PeerStatus, SuperframeCipher
+from raven.wg.stepdown import TRIAL_FRAMES
 from raven.wg.uapi import parse_errno_untrusted
 from tests.e2e.wireguard.network import Interface, Network, peer_lines, pings, rule
 from tests.lab import uapi
@@ -131,11 +132,18 @@ def test_tcp_arrives_unharmed_in_both_directions(
     before = {device.name: sum(device.drops().values()) for device in (left, right)}
     pings(left.machine, addresses[1])
     wanted = hashlib.sha256(CONTENT).hexdigest()
-    assert digest_of_a_stream(left.machine, right.machine, addresses[1], CONTENT) == wanted
-    assert digest_of_a_stream(right.machine, left.machine, addresses[0], CONTENT) == wanted
+
+    def both_ways() -> bool:
+        """Whether frames went beyond the trial; what is short may be over before its report."""
+        assert digest_of_a_stream(left.machine, right.machine, addresses[1], CONTENT) == wanted
+        assert digest_of_a_stream(right.machine, left.machine, addresses[0], CONTENT) == wanted
+        return all(
+            min(status(device).tx_superframes, status(device).rx_superframes) > 2 * TRIAL_FRAMES
+            for device in (left, right)
+        )
+
+    wait_until(both_ways, what="superframes in both directions", seconds=20)
     for device in (left, right):
-        assert status(device).tx_superframes > 100, "24 MiB are 400 superpackets and more"
-        assert status(device).rx_superframes > 100
         assert sum(device.drops().values()) == before[device.name]
 
 
@@ -225,7 +233,6 @@ def test_a_path_that_loses_datagrams_is_no_slower_than_with_plain_packets(
         left.ip("link set eth0 gso_max_segs 65535")
     assert received[AES] > 0.6 * received[OFF], received
     assert 0 < status(right).rx_superframes < 1000, "they were tried, and given up"
-    assert right.drops()["superframe-incomplete"] > 0
 
     # And back up, once the path is good again.
     def goes_up() -> bool:
