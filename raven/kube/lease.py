@@ -98,12 +98,16 @@ class Elector:
 
     async def _try(self) -> bool:
         """One attempt to take or renew; whether we hold it now."""
-        try:
-            lease = await self._client.get(LEASES, self._name, namespace=self._namespace)
-        except KubeError as error:
-            if error.reason != "not-found":
-                return self._failed(error)
-            lease = None
+        if self.leading and self._seen is not None and self.leader == self.identity:
+            # Who leads knows what the Lease looks like. If not, the resource version tells.
+            lease: Lease | None = self._seen.lease
+        else:  # a candidate, or a leader that has met another's write
+            try:
+                lease = await self._client.get(LEASES, self._name, namespace=self._namespace)
+            except KubeError as error:
+                if error.reason != "not-found":
+                    return self._failed(error)
+                lease = None
         try:
             if lease is None:
                 fresh = Lease(
@@ -149,6 +153,8 @@ class Elector:
         if str(error) != self.problem and error.reason not in ("conflict", "exists"):
             self._log.warning("lease", why=str(error))
         self.problem = str(error)
+        if error.reason in ("conflict", "not-found"):
+            self._seen = None  # it is not what we thought: read it
         return False
 
     async def _release(self) -> None:

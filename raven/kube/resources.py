@@ -8,6 +8,7 @@ know survives because an object that exists is only ever changed by the merge pa
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -219,7 +220,7 @@ class Event(Part, frozen=True):
     message: str
     type: str  # Normal or Warning
     source: EventSource = EventSource()
-    count: int = 1
+    count: int = 0
     first_timestamp: str | None = None
     last_timestamp: str | None = None
     reporting_component: str = ""
@@ -326,7 +327,7 @@ class Endpoint(Part, frozen=True):
     """One way in or out of a site; the same shape in spec and status."""
 
     node_name: str
-    type: str = "tunnel"  # proxy or tunnel; v1alpha1 has no other
+    type: str = ""  # proxy or tunnel; v1alpha1 has none
     port: int = 0  # 0: the default of its type
     under_nat: bool = msgspec.field(default=False, name="underNAT")
     nat_type: str = msgspec.field(default="", name="natType")
@@ -376,12 +377,16 @@ class Gateway(Part, frozen=True):
 
 def from_v1alpha1(old: Gateway) -> Gateway:
     """A v1alpha1 Gateway as v1beta1 says the same: tunnels only, one of them active."""
-    active = (old.status.active_endpoint,) if old.status.active_endpoint is not None else ()
-    return msgspec.structs.replace(
-        old,
-        spec=msgspec.structs.replace(old.spec, tunnel_config=TunnelConfig(replicas=1)),
-        status=msgspec.structs.replace(old.status, active_endpoints=active, active_endpoint=None),
+    active = [old.status.active_endpoint] if old.status.active_endpoint is not None else []
+    spec = msgspec.structs.replace(
+        old.spec, endpoints=_tunnels(old.spec.endpoints), tunnel_config=TunnelConfig(replicas=1)
     )
+    status = msgspec.structs.replace(old.status, active_endpoints=_tunnels(active), active_endpoint=None)
+    return msgspec.structs.replace(old, spec=spec, status=status)
+
+
+def _tunnels(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    return tuple(msgspec.structs.replace(one, type=one.type or "tunnel") for one in endpoints)
 
 
 GROUP = "raven.openyurt.io"

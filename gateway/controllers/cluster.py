@@ -1,0 +1,165 @@
+"""The gateway's end of Kubernetes: follows the cluster, stands for election, reconciles while it leads.
+
+Assembles what the other modules decide. Nothing that goes wrong here leaves `run`; it becomes a sentence in
+the status, and is tried again. Tunnels and packets go on meanwhile with what is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from gateway.controllers.conventions import NAMESPACE
+from gateway.controllers.reconcile import Reconciler
+from gateway.controllers.site import Measured
+from gateway.controllers.view import Key, View
+from raven.kube.client import Client
+from raven.kube.controller import Queue
+from raven.kube.errors import KubeError
+from raven.kube.lease import Elector
+from raven.kube.recorder import Recorder
+from raven.kube.resources import (
+    BLOCK_AFFINITIES,
+    GATEWAYS,
+    GATEWAYS_V1ALPHA1,
+    GROUP,
+    SLICES,
+    SLICES_V1BETA1,
+    EndpointSlice,
+    Kind,
+)
+from raven.topology.election import Health
+
+LEASE = "raven-gateway"
+LOOK_AGAIN = 30.0  # seconds between two looks for a CRD that is not installed yet
+MEASURE = 2.0  # seconds between two looks at the tunnels of nodes that may be elected
+_ANSWERS_LONG_AGO = float("inf")
+
+
+class Cluster:
+    """One gateway's part in its cluster."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        identity: str,
+        namespace: str,
+        service: str,
+        tunnels: Measured,
+        log: FilteringBoundLogger,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`identity` is this gateway's; `namespace` and `service` name the Service of the gateways' pods;
+        `tunnels` is what this gateway has measured of a node's.
+        """
+        self.client = client
+        self.view: View | None = None  # None until the API server has told what it serves
+        self.ready = trio.Event()  # set when everything was listed once
+        self._missing = ""
+        self._identity, self._namespace, self._service = identity, namespace, service
+        self._tunnels, self._log, self._wall = tunnels, log, wall
+        self.elector = Elector(client, namespace=NAMESPACE, name=LEASE, identity=identity, wall=wall, log=log)
+        self.queue: Queue[Key] = Queue(self._reconcile, log=log)
+        self.recorder = Recorder(client, instance=identity, wall=wall, log=log)
+        self._reconciler: Reconciler | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            self.view = view = await self._look()
+            self._reconciler = Reconciler(
+                view, self.client, self.recorder, measured=self._measured, wall=self._wall
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(view.run)
+                nursery.start_soon(self.recorder.run)
+                await view.wait_synced()
+                self.ready.set()
+                nursery.start_soon(self.elector.run, self._lead)
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await self.client.aclose()
+
+    def problems(self) -> list[str]:
+        """Sentences an operator should read."""
+        found = [f"Kubernetes: {self._missing}"] if self._missing else []
+        if self.view is not None:
+            found += self.view.problems()
+        if self.elector.leading:
+            found += [f"Kubernetes: {key}: {why}" for key, why in self.queue.problems.items()]
+        return found
+
+    async def _look(self) -> View:
+        """What the API server has; waits for our CRD, which may be installed later."""
+        while True:
+            try:
+                kind = await self.client.choose(GATEWAYS, GATEWAYS_V1ALPHA1)
+                if kind is not None:
+                    slices: Kind[EndpointSlice] | None = await self.client.choose(SLICES, SLICES_V1BETA1)
+                    calico = await self.client.choose(BLOCK_AFFINITIES)
+                    self._missing = ""
+                    if kind is GATEWAYS_V1ALPHA1:
+                        self._missing = (
+                            f"Gateways are served as {kind.api_version} only, read and never written;"
+                            f" install the CRD with {GATEWAYS.api_version}"
+                        )
+                    return View(
+                        self.client,
+                        gateway_kind=kind,
+                        slice_kind=slices,
+                        calico=calico is not None,
+                        namespace=self._namespace,
+                        service=self._service,
+                        add=self._add,
+                        log=self._log,
+                    )
+                why = f"the API server has no gateways of {GROUP}/v1beta1 or v1alpha1; install the CRD"
+            except KubeError as error:
+                why = str(error)
+            if why != self._missing:
+                self._log.warning("waiting", why=why)
+            self._missing = why
+            await trio.sleep(LOOK_AGAIN)
+
+    def _add(self, key: Key, *, after: float = 0.0) -> None:
+        if self.elector.leading:
+            self.queue.add(key, after=after)
+
+    async def _lead(self) -> None:
+        assert self.view is not None
+        for key in self.view.everything():
+            self.queue.add(key)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.queue.run)
+            nursery.start_soon(self._measure)
+
+    async def _reconcile(self, key: Key) -> None:
+        assert self._reconciler is not None
+        await self._reconciler(key)
+
+    async def _measure(self) -> None:
+        """Has a site looked at again when the verdict about one of its candidates has changed."""
+        assert self.view is not None
+        verdicts: Mapping[tuple[str, str], bool] = {}
+        while True:
+            now: dict[tuple[str, str], bool] = {}
+            for gateway in self.view.gateways.objects.values():
+                for one in gateway.spec.endpoints:
+                    health = self._measured(one.node_name, one.type)
+                    place = one.node_name, one.type
+                    now[place] = health is not None and health.is_down()
+                    if now[place] != verdicts.get(place, False):
+                        self.queue.add(Key("site", gateway.metadata.name))
+            verdicts = now
+            await trio.sleep(MEASURE)
+
+    def _measured(self, node: str, type: str) -> Health | None:
+        """Of a node with a gateway, whether its pod is ready; of an edge, what its tunnel shows."""
+        assert self.view is not None
+        if (ready := self.view.gateway_pods().get(node)) is not None:
+            return Health(ready, _ANSWERS_LONG_AGO)
+        return self._tunnels(node, type)

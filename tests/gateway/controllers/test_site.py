@@ -1,0 +1,104 @@
+"""Pod networks, members and the status's smaller parts, case by case."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from gateway.controllers.conventions import EXTRA_CIDRS, Lanes
+from gateway.controllers.problems import claims
+from gateway.controllers.site import Facts, node_info, pod_networks, site_status
+from raven.kube.resources import BlockAffinity, BlockAffinitySpec, Gateway, GatewayStatus, Meta, Node
+from tests.gateway.controllers.scene import gateway, node, proxy, tunnel
+
+NOW = 1.8e9
+ON = Lanes(True, True)
+CALICO = {"projectcalico.org/IPv4Address": "10.0.0.1/24"}
+
+
+def block(cidr: str, of: str = "n", state: str = "confirmed", deleted: str = "false") -> BlockAffinity:
+    spec = BlockAffinitySpec(state=state, node=of, cidr=cidr, deleted=deleted)
+    return BlockAffinity(metadata=Meta(name=cidr.replace("/", "-")), spec=spec)
+
+
+@pytest.mark.parametrize(
+    ("one", "blocks", "expected"),
+    [
+        (node("n", cidrs=("10.1.0.0/24", "fd00:1::/64")), [], ["10.1.0.0/24", "fd00:1::/64"]),
+        (node("n"), [], []),
+        (node("n", cidrs=("10.1.0.0/24",)), [block("10.2.0.0/26")], ["10.1.0.0/24"]),  # no Calico here
+        (
+            node("n", cidrs=("10.1.0.0/24",), annotations=CALICO),
+            [block("10.2.0.64/26"), block("10.2.0.0/26")],
+            ["10.2.0.0/26", "10.2.0.64/26"],
+        ),
+        (node("n", cidrs=("10.1.0.0/24",), annotations=CALICO), [], []),
+        (node("n", annotations=CALICO), [block("10.2.0.0/26", state="pending")], []),
+        (node("n", annotations=CALICO), [block("10.2.0.0/26", of="m")], []),
+        (node("n", annotations=CALICO), [block("10.2.0.0/26", deleted="true")], []),
+    ],
+)
+def test_pod_networks(one: Node, blocks: list[BlockAffinity], expected: list[str]) -> None:
+    assert pod_networks(one, blocks) == expected
+
+
+def test_the_one_field_of_old_nodes() -> None:
+    old = node("n", cidrs=("10.1.0.0/24",))
+    old = msgspec.structs.replace(old, spec=msgspec.structs.replace(old.spec, pod_cidrs=()))
+    assert pod_networks(old, []) == ["10.1.0.0/24"]
+
+
+def test_a_network_nobody_may_carry_is_left_out_and_named() -> None:
+    info, wrong = node_info(node("n", cidrs=("0.0.0.0/0", "10.1.0.0/24")), [])
+    assert info.subnets == ("10.1.0.0/24",)
+    assert len(wrong) == 1
+    assert wrong[0].startswith("node n: ")
+
+
+def facts(one: Gateway, *nodes: Node, lanes: Lanes = ON) -> Facts:
+    named = {node.metadata.name: node for node in nodes}
+    return Facts(
+        gateway=one,
+        nodes=[n for n in nodes if one.metadata.name in n.metadata.labels.values()],
+        known=named.get,
+        blocks=lambda name: [],
+        lanes=lanes,
+        held=claims([one]),
+        measured=lambda node, type: None,
+        load_balancers={},
+    )
+
+
+def status(one: Gateway, *nodes: Node, now: float = NOW) -> GatewayStatus:
+    return site_status(facts(one, *nodes), now=now)
+
+
+def test_extra_networks_go_to_the_node_that_carries_the_tunnel() -> None:
+    one = gateway("g", tunnel("b"), tunnels=1, annotations={EXTRA_CIDRS: " 172.30.0.0/16, nonsense,"})
+    found = status(one, node("a", "g", cidrs=("10.1.0.0/24",)), node("b", "g", cidrs=("10.2.0.0/24",)))
+    assert [info.subnets for info in found.nodes] == [("10.1.0.0/24",), ("10.2.0.0/24", "172.30.0.0/16")]
+    assert "nonsense" in found.conditions[0].message
+
+
+def test_ports_and_addresses_are_filled_in() -> None:
+    one = gateway("g", proxy("a"), tunnel("a", config={"x": "y"}), expose="PublicIP", proxies=1, tunnels=1)
+    first, second = status(one, node("a", "g", external="198.51.100.7")).active_endpoints
+    assert (first.port, first.public_ip, first.config) == (10262, "198.51.100.7", {"enable-l7-proxy": "true"})
+    assert (second.port, second.config) == (4500, {"x": "y", "enable-l3-tunnel": "true"})
+
+
+def test_a_condition_keeps_the_time_it_turned() -> None:
+    one = gateway("g", tunnel("a"), tunnels=1)
+    before = status(one, node("a", "g"))
+    again = status(msgspec.structs.replace(one, status=before), node("a", "g"), now=NOW + 100)
+    assert again == before
+    after = status(msgspec.structs.replace(one, status=before), node("a", "g", ready=False), now=NOW + 100)
+    times = [condition.last_transition_time for condition in after.conditions]
+    assert times[0] == before.conditions[0].last_transition_time
+    assert times[1] != before.conditions[1].last_transition_time
+    assert "not ready" in after.conditions[1].message
+
+
+def test_many_problems_are_counted() -> None:
+    one = gateway("g", *(tunnel(f"n{number}") for number in range(20)))
+    assert status(one).conditions[0].message.endswith("; and 12 more")
