@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.initiators import SOURCES
+from raven.dataplane.ciphers import superframe_ciphers
 from raven.keys import PrivateKey, PublicKey
 from tests.interop.pair import GO, RAVEN, Host, pair
 from tests.lab import programs, wires
@@ -22,6 +23,7 @@ from tests.lab.machine import Machine
 from tests.lab.world import World
 
 _SO_RCVBUFFORCE: Final = 33
+_CIPHER: Final = superframe_ciphers()[0]  # the one that a control plane takes on this machine
 _INNER: Final = int(IPv4Address("10.10.0.0"))
 
 
@@ -45,6 +47,7 @@ class Place(NamedTuple):
 
 DEBIAN = Contestant("wireguard-go (Debian)", GO)
 PLAIN = Contestant("raven-wg", RAVEN, ours=True)
+SUPERFRAMES = Contestant("raven-wg, superframes", RAVEN, ours=True, superframes=True)
 
 
 def contestants() -> list[Contestant]:
@@ -56,7 +59,7 @@ def contestants() -> list[Contestant]:
     for one in chosen:
         if shutil.which(one.program) is None:
             raise LabError(f"{one.program} is not installed")
-    return [*chosen, PLAIN]
+    return [*chosen, PLAIN, SUPERFRAMES]
 
 
 @contextlib.contextmanager
@@ -68,6 +71,7 @@ def one_wire(contestant: Contestant) -> Iterator[Place]:
             host.start(contestant.program)
         a.add_peer(b, endpoint=b.outer4)
         b.add_peer(a)
+        _prepare(contestant, a, b)
         programs.ping(a.machine, b.inner4)
         programs.iperf_server(b.machine)
         yield Place(a.machine, b.machine, b.inner4, hosts)
@@ -89,9 +93,18 @@ def pods(contestant: Contestant) -> Iterator[Place]:
         for host, remote in ((cloud, site.pod_cidrs), (edge, wires.pod_cidrs(0))):
             routes = [f"route add {cidr} dev {host.interface}" for cidr in remote]
             wires.ip(routes, namespace=host.machine.namespace)
+        _prepare(contestant, cloud, edge)
         programs.ping_until(world.cloud_pod, site.pod_address, seconds=15)
         programs.iperf_server(site.pod)
         yield Place(world.cloud_pod, site.pod, site.pod_address, (cloud, edge))
+
+
+def _prepare(contestant: Contestant, a: Host, b: Host) -> None:
+    """What a control plane that knows both ends would switch on."""
+    if contestant.superframes:
+        for host, other in ((a, b), (b, a)):
+            key = PublicKey.from_base64(other.public).hex()
+            host.configure(f"public_key={key}", "update_only=true", f"raven_superframes={_CIPHER}")
 
 
 class Hub(NamedTuple):

@@ -9,6 +9,7 @@ import itertools
 import json
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,16 @@ class Host:
         lines = self.machine.run("wg", "show", self.interface, "dump").out.splitlines()
         columns = ("public", "preshared", "endpoint", "allowed", "handshake", "rx", "tx", "keepalive")
         return dict(zip(columns, lines[1].split("\t"), strict=True))
+
+    def configure(self, *lines: str) -> None:
+        """Sends `lines` as one `set=1` operation; LabError when the device refuses."""
+        with socket.socket(socket.AF_UNIX) as uapi:
+            uapi.settimeout(10)
+            uapi.connect(f"/var/run/wireguard/{self.interface}.sock")
+            uapi.sendall(("\n".join(("set=1", *lines)) + "\n\n").encode())
+            answer = uapi.recv(4096).decode().strip()
+        if answer != "errno=0":
+            raise LabError(f"{self.interface}: {answer} to {lines}")
 
     def counters(self) -> dict[str, int]:
         """Drops by reason; only raven-wg counts them."""
