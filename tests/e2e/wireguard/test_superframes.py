@@ -84,6 +84,11 @@ def tell(left: Interface, right: Interface, cipher: str = AES) -> None:
     switch(right, left, cipher)
 
 
+def harm(device: Interface) -> dict[str, int]:
+    """Drops, but for the host's own packets that belong to nobody, such as router solicitations."""
+    return {reason: count for reason, count in device.drops().items() if reason != "no-peer"}
+
+
 def digest_of_a_stream(client: Machine, server: Machine, address: str, content: bytes) -> str:
     """What `server` received at `address` when `client` had sent `content` by TCP."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -129,7 +134,7 @@ def test_tcp_arrives_unharmed_in_both_directions(
 ) -> None:
     meet(left, right, *hosts)
     tell(left, right, cipher)
-    before = {device.name: sum(device.drops().values()) for device in (left, right)}
+    before = {device.name: harm(device) for device in (left, right)}
     pings(left.machine, addresses[1])
     wanted = hashlib.sha256(CONTENT).hexdigest()
 
@@ -144,7 +149,7 @@ def test_tcp_arrives_unharmed_in_both_directions(
 
     wait_until(both_ways, what="superframes in both directions", seconds=20)
     for device in (left, right):
-        assert sum(device.drops().values()) == before[device.name]
+        assert harm(device) == before[device.name]
 
 
 def test_udp_superpackets_arrive_as_their_datagrams(left: Interface, right: Interface) -> None:
