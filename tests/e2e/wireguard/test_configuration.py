@@ -7,6 +7,7 @@ wg      one device and no cable
 import base64
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +143,21 @@ def test_a_peer_with_a_low_order_key_is_sent_nothing(device: Interface) -> None:
         )
         with pytest.raises(BlockingIOError):
             sock.recv(1)
+
+
+def test_ports_and_marks_are_set_after_the_privileges_are_gone(device: Interface) -> None:
+    status = Path(f"/proc/{device.process.pid}/status").read_text()
+    kept = 1 << 10 | 1 << 12  # CAP_NET_BIND_SERVICE, CAP_NET_ADMIN
+    for name in ("CapEff", "CapPrm", "CapBnd"):
+        assert int(status.partition(f"{name}:")[2].split()[0], 16) == kept
+    device.ip("link set {} up")
+    for port in ("443", "40000"):
+        device.set("listen-port", port, "fwmark", "0x51")
+        assert device.machine.run("wg", "show", device.name, "listen-port").out.strip() == port
+        listening = device.machine.run("ss", "-lunH", f"sport = :{port}").out
+        assert listening.count(f":{port}") == 2
+    device.set("listen-port", "0", "fwmark", "0")
+    device.ip("link set {} down")
 
 
 def test_a_device_that_does_not_exist_is_an_error(device: Interface) -> None:
