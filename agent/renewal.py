@@ -58,6 +58,7 @@ class Renewal:
         self._log = log.get("renewal")
         self.context = agent_context(state)  # for the next dial
         self._cas = _read_cas(state)
+        self._sooner = trio.Event()  # set when `_due` has come nearer
         self.renewals = 0  # certificates that were put in place; a tunnel dialled before has an older one
 
     @property
@@ -105,12 +106,21 @@ class Renewal:
             self._due = trio.current_time() + hello.renew_in
         try:
             while True:
-                await trio.sleep_until(self._due)
+                with trio.CancelScope(deadline=self._due):
+                    await self._sooner.wait()
                 async with self._turn:
                     if trio.current_time() >= self._due:
                         self._due = trio.current_time() + await self._attempt(tunnel)
         except TunnelLost:
             return
+
+    async def hear(self, hello: GatewayHello) -> None:
+        """Called with what the gateway says again over a tunnel that is up: it has another CA now."""
+        await self._follow_ca(hello)
+        if hello.renew_in is not None:
+            self._due = min(self._due, trio.current_time() + hello.renew_in)
+            self._sooner.set()
+            self._sooner = trio.Event()
 
     async def renew_expired(self, tunnel: Tunnel, hello: GatewayHello, renewals: int) -> None:
         """Renews over a tunnel that is good for nothing else, and ends it."""

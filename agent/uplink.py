@@ -261,6 +261,8 @@ class Uplink:
                         self.network.take_map(message)
                     case GatewayList() as message:
                         self.learn(message)
+                    case GatewayHello() as message if greeted.is_set():
+                        nursery.start_soon(self.renewal.hear, message)
                     case (Renewed() | RenewRefused()) as message:
                         self.renewal.answered(tunnel, message)
                     case message:

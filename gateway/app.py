@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
 
@@ -21,14 +22,14 @@ from gateway.join import serve_join
 from gateway.network import GatewayNetwork
 from gateway.oam import Oam
 from gateway.options import GatewayOptions
-from gateway.renew import is_outdated, renew
 from gateway.revocation import cut_withdrawn
 from gateway.trace import trace
+from gateway.trust import Trust
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
 from raven import __version__, log
 from raven.config import Address
-from raven.control.messages import GATEWAYS_MAX, VERSION, GatewayHello, GatewayList, KnownGateway
+from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
 from raven.errors import StateError
 from raven.names import is_name
 from raven.net.daemon import Stop
@@ -47,13 +48,15 @@ from raven.net.status_socket import (
     open_socket,
     serve_socket,
 )
-from raven.net.tls import ca_label, choose_by_ca, gateway_context
+from raven.net.tunnel import TunnelLost
+from raven.pki.token import pin_text
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import Registry
 from raven.topology.model import IPNetwork
 
 SEEN_INTERVAL = 60.0  # seconds between two writes of who was heard when; what a power cut may lose
 RENEW_INTERVAL = 3600.0  # seconds between two looks at the gateway's own certificate
+CA_INTERVAL = 1.0  # seconds between two looks whether the CA was rotated
 ANYWHERE = ("", "0.0.0.0", "::")
 
 
@@ -121,32 +124,20 @@ class Gateway:
         registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
         self.broadcast = Broadcast(self.table, self.network, gateway_list(registry))
         self.oam = Oam(options, state, registry, self.table, self.audit)
-        self._context = gateway_context(state)
-        previous = state.previous
-        if previous is not None:
-            known = previous.own_ca.read_text("ascii")
-            choose_by_ca(self._context, {ca_label(known): gateway_context(previous)})
+        self.trust = Trust(state, registry)
         self.server = TunnelServer(
             table=self.table,
             registry=registry,
-            context=self._context,
+            context=self.trust.context,
             cluster=state.cluster,
-            hello=GatewayHello(
-                version=VERSION,
-                gateway=state.name,
-                cluster=state.cluster,
-                software=__version__,
-                ca_pem=state.authority.certificate_pem,
-                ca_link_pem=previous.link_pem if previous else "",
-                ca_overlap=previous is not None,
-            ),
+            hello=self.trust.hello,
             network=self.network,
             news=self.broadcast.connected,
-            renew=partial(renew, authority=state.authority, registry=registry, overlap=previous is not None),
-            outdated=partial(is_outdated, authority=state.authority, registry=registry) if previous else None,
+            renew=self.trust.renew,
+            outdated=self.trust.outdated,
             join=lambda stream, address: serve_join(
                 stream,
-                authority=state.authority,
+                authority=self.state.authority,
                 registry=registry,
                 gateways=self._addresses(),
                 peer=address,
@@ -182,6 +173,7 @@ class Gateway:
                 )
             )
             support.start_soon(self._renew)
+            support.start_soon(self._follow_ca)
             async with trio.open_nursery() as connections:
                 accepting = trio.CancelScope()
                 connections.start_soon(self._accept, accepting, agents, connections)
@@ -278,11 +270,39 @@ class Gateway:
             await trio.sleep(RENEW_INTERVAL)
             try:
                 if self.state.renew_if_due(now=time.time()):
-                    self._context.load_cert_chain(self.state.certificate, self.state.key)
-                    self.oam.renew_context()
+                    self.trust.load()
+                    self._adopt_trust()
                     self._log.info("renewed the gateway's certificate")
             except (StateError, OSError) as error:
                 self._log.error("the gateway's certificate was not renewed", why=str(error))
+
+    async def _follow_ca(self) -> None:
+        """Takes what `ca rotate` and `ca retire` left, and tells the agents that are connected."""
+        told = ""
+        while True:
+            await trio.sleep(CA_INTERVAL)
+            try:
+                if not self.state.follow_rotation(now=time.time()):
+                    continue
+                self.trust.load()
+                self._adopt_trust()
+                told = ""
+            except (StateError, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    self._log.error("the CA was not changed", why=told)
+                continue
+            overlap = self.state.previous is not None
+            self._log.info("the CA has changed", pin=pin_text(self.state.authority.pin), overlap=overlap)
+            for live in self.table.connected():
+                with suppress(TunnelLost):
+                    await live.send(self.trust.hello_again(live.node, live.serial, now=time.time()))
+
+    def _adopt_trust(self) -> None:
+        """Connections that come from now on are judged by the CA there is now."""
+        self.server.context, self.server.hello = self.trust.context, self.trust.hello
+        self.server.outdated = self.trust.outdated
+        self.oam.renew_context()
 
     async def _tell_systemd(self, notifier: Notifier) -> None:
         while True:

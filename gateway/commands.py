@@ -197,24 +197,27 @@ def ca() -> None:
 @state_dir_option
 @output_option
 def rotate(state_dir: Path, output: str) -> None:
-    """Make a new CA, which the gateway takes at its next start and trusts beside the one before.
+    """Make a new CA, which the gateway takes and trusts beside the one before.
 
-    Agents learn it over their tunnels and renew under it; those that come within 90 days lose nothing. Tokens
-    made before the restart are for the CA before, and stop working with it.
+    A gateway that runs takes it within 2 seconds, another one at its next start. Agents learn it over their
+    tunnels and renew under it; those that come within 90 days lose nothing. Tokens made before are for the CA
+    before, and stop working.
     """
     from raven.pki.token import pin_text
     from raven.registry.ca_rotation import stage
 
     with failing_in_one_line():
         pin = pin_text(stage(state_dir, now=time.time(), random=os.urandom).pin)
-    done(output, {"pin": pin}, f"the gateway takes the new CA, with pin {pin}, when it is started again")
+    done(
+        output, {"pin": pin}, f"the gateway takes the new CA, with pin {pin}, at once, or when it is started"
+    )
 
 
 @ca.command()
 @state_dir_option
 @output_option
 def retire(state_dir: Path, output: str) -> None:
-    """End the overlap: from the gateway's next start only the current CA is trusted.
+    """End the overlap: only the current CA is trusted, at once or from the gateway's next start.
 
     Nodes that have not come back since `ca rotate` have to join again.
     """
@@ -222,7 +225,7 @@ def retire(state_dir: Path, output: str) -> None:
 
     with failing_in_one_line():
         ca_rotation.retire(state_dir)
-    done(output, {"retired": True}, "the gateway forgets the CA before when it is started again")
+    done(output, {"retired": True}, "the gateway forgets the CA before at once or at its next start")
 
 
 @click.group()

@@ -1,7 +1,7 @@
 """Replacing a gateway's CA while both are trusted: what lies where, and the moment of the change.
 
     next/       ca.key  ca.crt  link.crt            made by `raven-gateway ca rotate`, ca.crt last
-    switching/  the same, gateway.crt and old.crt   while the gateway's start makes it the current one
+    switching/  the same, gateway.crt and old.crt   while the gateway makes it the current one
     previous/   ca.crt  gateway.crt  link.crt       while the CA before is trusted too
 
 The private key of the CA before is gone with the change: what it has to sign, the gateway's own certificate
@@ -10,7 +10,9 @@ overlap ends with that certificate, at the latest.
 """
 
 import contextlib
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,20 @@ from raven.pki.csr import key_pem, load_key, new_key
 from raven.registry import files
 
 Random = Callable[[int], bytes]
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keeps the command that stages a CA and the gateway that takes it apart, for some milliseconds."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise files.failed(directory, "open", error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,15 @@ def load_authority(directory: Path, cluster: str) -> Authority:
 
 
 def stage(directory: Path, *, now: float, random: Random) -> Authority:
-    """Makes the CA that the gateway takes at its next start. RefusedError "rotating" during an overlap."""
+    """Makes the CA that the gateway takes within seconds, or at its next start.
+
+    RefusedError "rotating" during an overlap.
+    """
+    with _alone(directory):
+        return _stage(directory, now, random)
+
+
+def _stage(directory: Path, now: float, random: Random) -> Authority:
     if (directory / "previous").exists() or (directory / "switching").exists():
         raise RefusedError(
             "rotating", "the CA before the current one is still trusted; `raven-gateway ca retire` ends that"
@@ -78,29 +102,42 @@ def stage(directory: Path, *, now: float, random: Random) -> Authority:
 
 
 def retire(directory: Path) -> None:
-    """The gateway trusts the CA before no more, from its next start. RefusedError "not-rotating"."""
+    """The gateway trusts the CA before no more, within seconds. RefusedError "not-rotating"."""
     if not (directory / "previous").exists():
         raise RefusedError("not-rotating", "no CA but the current one is trusted")
     files.write(directory / "previous" / "retired", b"")
 
 
 def take_staged(directory: Path, issue_gateway: Callable[[Authority], str], *, now: float) -> None:
-    """Called at the gateway's start, under its lock: ends an overlap, makes a staged CA the current one."""
+    """Called under the gateway's lock: ends an overlap, makes a staged CA the current one."""
     try:
-        if _is_over(directory / "previous", now):
-            _remove(directory / "previous")
-            (directory / "trust.crt").unlink(missing_ok=True)
-        staged, switching = directory / "next", directory / "switching"
-        if (staged / "ca.crt").exists() and not switching.exists() and not (directory / "previous").exists():
-            current = load_authority(directory, load_cluster(directory))
-            files.write(staged / "gateway.crt", issue_gateway(current).encode())
-            files.write(staged / "old.crt", current.certificate_pem.encode())
-            staged.rename(switching)  # from here on it happens, whatever interrupts it
-            files.sync_directory(directory)
-        if switching.exists():
-            _switch(directory, switching)
+        with _alone(directory):
+            _take_staged(directory, issue_gateway, now)
     except OSError as error:
         raise files.failed(directory, "change the CA in this directory", error) from error
+
+
+def is_changing(directory: Path, *, now: float) -> bool:
+    """Whether `take_staged` has something to do. Cheap enough to ask every second."""
+    previous = (directory / "previous").exists()
+    if not previous:
+        return (directory / "next" / "ca.crt").exists()
+    return _is_over(directory / "previous", now)
+
+
+def _take_staged(directory: Path, issue_gateway: Callable[[Authority], str], now: float) -> None:
+    if _is_over(directory / "previous", now):
+        _remove(directory / "previous")
+        (directory / "trust.crt").unlink(missing_ok=True)
+    staged, switching = directory / "next", directory / "switching"
+    if (staged / "ca.crt").exists() and not switching.exists() and not (directory / "previous").exists():
+        current = load_authority(directory, load_cluster(directory))
+        files.write(staged / "gateway.crt", issue_gateway(current).encode())
+        files.write(staged / "old.crt", current.certificate_pem.encode())
+        staged.rename(switching)  # from here on it happens, whatever interrupts it
+        files.sync_directory(directory)
+    if switching.exists():
+        _switch(directory, switching)
 
 
 def load_previous(directory: Path) -> Previous | None:

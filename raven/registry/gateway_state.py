@@ -69,6 +69,20 @@ class GatewayState:
         self.leaf = _issue(self.directory, self.authority, self.name, self.hosts, key, now, random)
         return True
 
+    def follow_rotation(self, *, now: float, random: Random = os.urandom) -> bool:
+        """True when the CA has changed by `ca rotate` or `ca retire`: then load everything again."""
+        if not ca_rotation.is_changing(self.directory, now=now):
+            return False
+        ca_rotation.take_staged(
+            self.directory,
+            lambda current: _previous_leaf(self.directory, current, self.name, self.hosts, now, random),
+            now=now,
+        )
+        self.authority = _authority(self.directory, self.cluster, now, random)
+        self.leaf = _leaf(self.directory, self.authority, self.name, self.hosts, now, random)
+        self.previous = ca_rotation.load_previous(self.directory)
+        return True
+
     def close(self) -> None:
         """Lets another gateway have the directory."""
         self.lock.release()
