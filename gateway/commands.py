@@ -208,9 +208,7 @@ def rotate(state_dir: Path, output: str) -> None:
 
     with failing_in_one_line():
         pin = pin_text(stage(state_dir, now=time.time(), random=os.urandom).pin)
-    done(
-        output, {"pin": pin}, f"the gateway takes the new CA, with pin {pin}, at once, or when it is started"
-    )
+    done(output, {"pin": pin}, f"the gateway takes the new CA, with pin {pin}, at once or at its next start")
 
 
 @ca.command()
