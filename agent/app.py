@@ -123,6 +123,7 @@ class Agent:
             renewal=self.renewal,
             accept=self.dialer.serve,
             hello=self._hello,
+            grace=self.options.resume_seconds,
             ways=self._ways,
             learn=lambda told: self.gateways.learn(told),
             claims=self._claims,

@@ -11,9 +11,11 @@ import random
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
+from agent.carrying import Carrying, Reached, addresses
 from agent.network import AgentNetwork
 from agent.renewal import Renewal
 from raven import log
@@ -31,17 +33,21 @@ from raven.control.messages import (
     encode,
 )
 from raven.errors import PeerError, RavenError
+from raven.mux.connection import Limits
+from raven.mux.keepalive import Keepalive
 from raven.net.dial import dial
+from raven.net.path_changes import PathChanges
 from raven.net.proxy import DIRECT, Ways
 from raven.net.tls import Peer, check_gateway, handshake_problem
 from raven.net.tls_stream import client_handshake
-from raven.net.tunnel import IncomingStream, Tunnel, TunnelLost
+from raven.net.tunnel import Carriage, IncomingStream, Tunnel, TunnelLost
 from raven.status import Lane, LaneState, UplinkStatus
 
 HANDSHAKE_MAX = 10.0  # seconds
 HELLO_MAX = 10.0  # seconds until the gateway has answered the hello
 BACKOFF_FIRST = 0.5  # seconds: the bound of the first wait
 BACKOFF_MAX = 30.0  # seconds: the bound of every wait after some attempts
+RETURN_MAX = 5.0  # seconds: the same, for the next connection of a tunnel whose streams wait
 STAND_BY_MAX = 600.0  # seconds: the same, where the gateway has a tunnel by another address
 SETTLED = 30.0  # seconds a tunnel must have lived for the next wait to be short again
 
@@ -91,6 +97,7 @@ class Uplink:
     renewal: Renewal
     accept: Callable[[IncomingStream], Awaitable[None]]  # serves one stream the gateway opens
     hello: Callable[[], AgentHello]  # what this node says about itself now
+    grace: float = 0.0  # seconds the streams wait for another connection after theirs broke
     ways: Ways = DIRECT
     learn: Callable[[GatewayList], None] = lambda told: None  # takes what gateways there are
     claims: Claims = field(default_factory=Claims)  # shared by the uplinks of an agent
@@ -110,6 +117,8 @@ class Uplink:
         self._last_heard: float | None = None
         self._told = ""  # the problem that was logged last
         self._proxy = str(self.ways.proxy_for(*self.address) or "")
+        self._keepalive = Keepalive()  # what the path has taught outlives every tunnel
+        self._spare: Reached | None = None  # where the gateway began anew instead of going on
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -124,6 +133,9 @@ class Uplink:
                 # A bug met by one tunnel must not take the other tunnels and the packet lane with it.
                 self._log.exception("tunnel ended by a fault of the agent", gateway=str(self.address))
                 problem = f"gateway {self.address}: a fault of the agent; its log has the traceback"
+            if self._spare is not None:
+                self._tell(problem)
+                continue
             if trio.current_time() - began > SETTLED:
                 self.attempts = 0
             wait = backoff(self.attempts, self.chance())
@@ -178,26 +190,17 @@ class Uplink:
         """One tunnel, from dialling to its end; a sentence about why it ended."""
         try:
             self.claims.check(self.expected, self)
-            self._step("dialling")
-            transport = await dial(*self.address, ways=self.ways)
-            self._step("shaking hands")
-            renewals = self.renewal.renewals
-            stream = await client_handshake(
-                transport,
-                self.renewal.context,
-                server_hostname=self.renewal.server_name,
-                timeout=HANDSHAKE_MAX,
-            )
-            try:
-                peer = check_gateway(stream, cluster=self.cluster)
-                self.claims.take(peer.identity.name, self)
-            except PeerError:
-                await trio.aclose_forcefully(stream)
-                raise
+            reached, self._spare = self._spare or await self._reach(), None
             self._step("waiting for the gateway's hello")
             try:
-                tunnel = Tunnel(stream, initiator=True, peer=f"gateway {self.address}")
-                await self._serve(tunnel, peer, renewals)
+                tunnel = Tunnel(
+                    reached.carriage,
+                    initiator=True,
+                    peer=f"gateway {self.address}",
+                    limits=Limits(grace=self.grace),
+                    keepalive=self._keepalive,
+                )
+                await self._serve(tunnel, reached)
             finally:
                 self.claims.give_up(self)
             return f"gateway {self.address} said goodbye"
@@ -211,7 +214,28 @@ class Uplink:
         except RavenError as error:
             return f"gateway {self.address}: {error}"
 
-    async def _serve(self, tunnel: Tunnel, peer: Peer, renewals: int) -> None:
+    async def _reach(self) -> Reached:
+        """A connection to this uplink's gateway. RavenError."""
+        self._step("dialling")
+        transport = await dial(*self.address, ways=self.ways)
+        self._step("shaking hands")
+        renewals = self.renewal.renewals
+        stream = await client_handshake(
+            transport,
+            self.renewal.context,
+            server_hostname=self.renewal.server_name,
+            timeout=HANDSHAKE_MAX,
+        )
+        try:
+            peer = check_gateway(stream, cluster=self.cluster)
+            self.claims.take(peer.identity.name, self)
+            local, remote = addresses(stream)
+        except PeerError:
+            await trio.aclose_forcefully(stream)
+            raise
+        return Reached(Carriage(stream), peer, renewals, local, remote)
+
+    async def _serve(self, tunnel: Tunnel, reached: Reached) -> None:
         lost: TunnelLost | None = None
         greeted = trio.Event()
 
@@ -220,7 +244,9 @@ class Uplink:
             await self.accept(incoming)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._converse, tunnel, peer, renewals, greeted, nursery)
+            nursery.start_soon(self._converse, tunnel, reached.peer, reached.renewals, greeted, nursery)
+            if self.grace > 0:
+                nursery.start_soon(self._keep_carried, tunnel, reached)
             try:
                 await tunnel.run(accept)
             except TunnelLost as error:
@@ -230,6 +256,35 @@ class Uplink:
             nursery.cancel_scope.cancel()
         if lost is not None:
             raise lost
+
+    async def _keep_carried(self, tunnel: Tunnel, reached: Reached) -> None:
+        carrying = Carrying(
+            reach=self._reach,
+            backoff=lambda attempts: backoff(attempts, self.chance(), most=RETURN_MAX),
+            broke=partial(self._broke, tunnel),
+            returned=partial(self._returned, tunnel),
+            problem=lambda text: self._tell(f"gateway {self.address}: {text}"),
+        )
+        try:
+            changes: PathChanges | None = PathChanges()
+        except OSError as error:
+            self._log.warning("changes of this machine's addresses are not noticed", why=str(error))
+            changes = None
+        try:
+            self._spare = await carrying.run(tunnel, reached, changes)
+        finally:
+            if changes is not None:
+                changes.close()
+
+    def _broke(self, tunnel: Tunnel) -> None:
+        if tunnel is self._tunnel:
+            self._now("reconnecting", "the connection broke; its streams wait for the next one")
+
+    def _returned(self, tunnel: Tunnel) -> None:
+        self._told = ""
+        if tunnel is self._tunnel:
+            self._now("up", "")
+        self._log.info("the tunnel goes on over another connection", gateway=str(self.address))
 
     def _ended(self, tunnel: Tunnel) -> None:
         self._tunnel = None

@@ -132,6 +132,7 @@ class Gateway:
             cluster=state.cluster,
             hello=self.trust.hello,
             network=self.network,
+            grace=options.resume_seconds,
             news=self.broadcast.connected,
             renew=self.trust.renew,
             outdated=self.trust.outdated,

@@ -192,7 +192,9 @@ class Relay:
 
 
 def tunnel_lost(error: TunnelLost) -> Refusal:
-    """The node went away while it was being asked."""
+    """The node went away while it was being asked, or before."""
+    if error.reason == "reconnecting":
+        return Refusal("reconnecting", str(error))
     return Refusal(
         "tunnel-lost", f"the tunnel to the node was lost: {error}; it dials again by itself, so ask again"
     )

@@ -73,6 +73,14 @@ def _stream_lane(live: NodeTunnel | None, last_seen: float | None) -> Lane:
         detail = "it joined, and never connected" if last_seen is None else "it has no tunnel"
         return Lane(state="down", evidence_age_s=last_seen, detail=detail)
     tunnel = live.tunnel
+    if (since := tunnel.suspended_since) is not None:
+        return Lane(
+            state="reconnecting",
+            evidence_age_s=last_seen,
+            detail=f"its connection broke {trio.current_time() - since:.0f} s ago; its streams wait for it",
+            bytes_in=tunnel.bytes_in,
+            bytes_out=tunnel.bytes_out,
+        )
     return Lane(
         state="up",
         evidence_age_s=last_seen,
@@ -112,7 +120,9 @@ async def ping(of: Gateway, name: str) -> PingResult | str:
     live = of.table.live(name)
     stream_rtt: float | None = None
     stream_problem = _stream_lane(None, record.last_seen).detail
-    if live is not None:
+    if live is not None and live.tunnel.suspended_since is not None:
+        stream_problem = _stream_lane(live, live.evidence_age()).detail
+    elif live is not None:
         try:
             stream_rtt = 1e3 * await live.tunnel.ping()
         except TunnelLost as error:

@@ -56,6 +56,11 @@ async def _node(of: Gateway, node: str, live: NodeTunnel | None, last_seen: floa
             "it never connected" if last_seen is None else f"last heard {age(time.time() - last_seen)} ago"
         )
         return Hop(name="node", who=who, problem=f"it has no tunnel; {since}")
+    if (lost := live.tunnel.suspended_since) is not None:
+        gap = trio.current_time() - lost
+        return Hop(
+            name="node", who=who, problem=f"its connection broke {gap:.0f} s ago, and it is not back yet"
+        )
     detail = f"from {live.address}, raven {live.software}, certificate for {age(live.expires - time.time())}"
     try:
         with trio.fail_after(PING_MAX):

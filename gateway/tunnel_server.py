@@ -18,13 +18,13 @@ from typing import Protocol
 
 import trio
 
+from gateway.hello import checked, dismiss, receive_hello
 from gateway.join import JoinResult
 from gateway.network import GatewayNetwork
 from gateway.renew import granted, hello_for, is_expired, refused
 from gateway.tunnels import NodeTunnel, TunnelTable
 from raven import log
 from raven.control.messages import (
-    VERSION,
     AgentHello,
     ControlMessage,
     GatewayHello,
@@ -35,13 +35,14 @@ from raven.control.messages import (
 )
 from raven.errors import PeerError, RefusedError, StateError
 from raven.keys import PublicKey
-from raven.mux.codes import EndCode
-from raven.mux.connection import Connection
+from raven.mux.connection import Limits
+from raven.mux.resume import Resume
 from raven.net.strangers import Strangers
 from raven.net.tcp import host_of
 from raven.net.tls import JOIN_ALPN, Peer, alpn, check_node
 from raven.net.tls_stream import TLSStream, server_handshake
-from raven.net.tunnel import Tunnel, TunnelLost
+from raven.net.transport_driver import hear
+from raven.net.tunnel import Carriage, Tunnel, TunnelLost
 from raven.oam.target import known_address_untrusted
 from raven.registry.interface import CertificateRecord, Registry
 
@@ -54,8 +55,6 @@ FIRST_MAX = 5.0  # seconds from accept to the first byte of the ClientHello
 HANDSHAKE_MAX = 10.0  # seconds from there to its end; the slowest satellite link needs two
 HELLO_MAX = 10.0  # seconds from the end of the handshake to a whole AgentHello
 RIVAL_MAX = 2.0  # seconds an older tunnel of the same node gets to prove that it is alive
-DISMISS_MAX = 2.0  # seconds to deliver the sentence that says why
-DISMISS_BYTES = 1 << 16
 
 RENEW_ONLY_MAX = 60.0  # seconds a node with an expired certificate gets to renew it
 
@@ -90,9 +89,11 @@ class TunnelServer:
     renew: Renew
     news: Callable[[NodeTunnel], None]  # has the node told what it does not know yet
     outdated: Callable[[str, str], bool] | None = None  # node, serial: whether the CA before has signed it
+    grace: float = 0.0  # seconds a node gets to come back to its tunnel after its transport broke
     refused: Counter[str] = field(default_factory=Counter)  # connections turned away, by reason
     lost: Counter[str] = field(default_factory=Counter)  # tunnels that ended unasked, by reason
     accepted: int = 0  # tunnels
+    resumed: int = 0  # tunnels that went on over another transport
     places: Strangers = field(
         default_factory=lambda: Strangers(low=STRANGERS_LOW, high=STRANGERS_HIGH, each_max=STRANGERS_EACH)
     )
@@ -151,14 +152,18 @@ class TunnelServer:
                         self._joined(await self.join(stream, address), address)
                         return
                     peer = self._identified(stream)
+                    carriage = await _greeted(stream)
                 except (PeerError, RefusedError, StateError) as error:
-                    await _dismiss(stream, str(error))
+                    await dismiss(stream, str(error))
                     raise
         except RefusedError:
             # Closing is the cheapest answer; an honest agent backs off and comes back.
             await trio.aclose_forcefully(transport)
             raise
-        await self._serve_node(stream, peer, address)
+        if (live := self._left_by(peer, carriage.theirs)) is not None:
+            await self._resume(live, carriage, peer, address)
+        else:
+            await self._serve_node(carriage, peer, address)
 
     def _identified(self, stream: TLSStream) -> Peer:
         peer = check_node(stream, cluster=self.cluster)
@@ -166,9 +171,31 @@ class TunnelServer:
         self.registry.check_certificate(node=peer.identity.name, serial=peer.serial)
         return peer
 
-    async def _serve_node(self, stream: TLSStream, peer: Peer, address: str) -> None:
+    def _left_by(self, peer: Peer, theirs: Resume | None) -> NodeTunnel | None:
+        """The tunnel that the peer comes back to; None for a new one."""
+        live = self.table.live(peer.identity.name)  # whose it is by certificate; the id alone opens nothing
+        if live is None or theirs is None or not live.tunnel.fits(theirs):
+            return None
+        return None if is_expired(peer, now=time.time()) else live
+
+    async def _resume(self, live: NodeTunnel, carriage: Carriage, peer: Peer, address: str) -> None:
+        lost = live.tunnel.suspended_since
+        live.address, live.serial, live.expires = address, peer.serial, peer.not_after
+        if not await live.tunnel.carry(carriage):
+            raise PeerError("not-resumed", f"node {live.node} left again before its tunnel went on")
+        self.resumed += 1
+        self.registry.record_use(node=live.node, serial=peer.serial, now=time.time())
+        gap = 0.0 if lost is None else trio.current_time() - lost
+        self._log.info("node resumed", node=live.node, address=address, gap_s=round(gap, 3))
+
+    async def _serve_node(self, carriage: Carriage, peer: Peer, address: str) -> None:
         node = peer.identity.name
-        tunnel = Tunnel(stream, initiator=False, peer=f"node {node} at {address}")
+        tunnel = Tunnel(
+            carriage,
+            initiator=False,
+            peer=f"node {node} at {address}",
+            limits=Limits(grace=self.grace),
+        )
         connected = trio.Event()  # its hello was good, and it is the node's one tunnel
         lost: TunnelLost | None = None
         async with trio.open_nursery() as nursery:
@@ -195,7 +222,7 @@ class TunnelServer:
         node = peer.identity.name
         try:
             with trio.fail_after(HELLO_MAX):
-                hello = await _receive_hello(tunnel, node)
+                hello = await receive_hello(tunnel, node)
             outdated = self.outdated is not None and self.outdated(node, peer.serial)
             greeting = hello_for(peer, self.hello, now=time.time(), outdated=outdated)
             if greeting.renew_only:
@@ -241,17 +268,11 @@ class TunnelServer:
 
         The usual second tunnel is a node that came back by another way while the gateway still holds the
         dead first one: that one does not answer, and the newer wins. If the older does answer, two machines
-        have one identity; taking turns would break both, so the one that works stays.
+        have one identity; taking turns would break both, so the one that works stays. A node that comes back
+        to its tunnel is no rival: it has said which one it means, and never gets here.
         """
         while (rival := self.table.live(live.node)) is not None:
-            answered = False
-            with trio.move_on_after(RIVAL_MAX):
-                try:
-                    await rival.tunnel.ping()
-                    answered = True
-                except TunnelLost:
-                    pass
-            if answered:
+            if await _answers(rival.tunnel):
                 raise RefusedError(
                     "node-connected",
                     f"node {live.node} already has a tunnel that answers, from {rival.address}; do two "
@@ -265,7 +286,7 @@ class TunnelServer:
         """Records what the node said about itself."""
         match message:
             case AgentHello():
-                live.hello = _checked(message, live.node)
+                live.hello = checked(message, live.node)
                 offer = message.packets
                 if self.network.offer(live.node, offer):
                     offer = None  # refused, with a sentence in the map: not for the registry either
@@ -330,27 +351,29 @@ class TunnelServer:
             self._log.error("registry", why=str(error))
 
 
-async def _receive_hello(tunnel: Tunnel, node: str) -> AgentHello:
-    message = decode_control_untrusted(await tunnel.control.receive())
-    if not isinstance(message, AgentHello):
-        kind = type(message).__name__
-        raise PeerError("bad-control", f"the first message is a {kind}, expected AgentHello")
-    return _checked(message, node)
+async def _greeted(stream: TLSStream) -> Carriage:
+    """The connection with the node's RESUME. PeerError, BrokenResourceError."""
+    try:
+        with trio.fail_after(HELLO_MAX):
+            return Carriage(stream, *await hear(stream))
+    except trio.TooSlowError as error:
+        raise PeerError("hello-timeout", f"no hello within {HELLO_MAX:.0f} s of the handshake") from error
+    except (trio.BrokenResourceError, trio.Cancelled):
+        await trio.aclose_forcefully(stream)
+        raise
 
 
-def _checked(hello: AgentHello, node: str) -> AgentHello:
-    if hello.node != node:
-        raise PeerError("wrong-node", f"the hello names node {hello.node}, the certificate {node}")
-    if hello.version != VERSION:
-        raise PeerError(
-            "wrong-version", f"the agent speaks control version {hello.version}, this gateway {VERSION}"
-        )
-    if hello.packets is not None:
+async def _answers(tunnel: Tunnel) -> bool:
+    """Whether the other end proves within RIVAL_MAX that it is there; not if its transport is gone."""
+    if tunnel.suspended_since is not None:
+        return False
+    with trio.move_on_after(RIVAL_MAX):
         try:
-            PublicKey.from_base64(hello.packets.public_key)
-        except ValueError as error:
-            raise PeerError("bad-control", f"the offered public key: {error}") from error
-    return hello
+            await tunnel.ping()
+        except TunnelLost:
+            return False
+        return True
+    return False
 
 
 async def _first_bytes(transport: trio.SocketStream) -> None:
@@ -361,21 +384,6 @@ async def _first_bytes(transport: trio.SocketStream) -> None:
     except trio.TooSlowError as error:
         await trio.aclose_forcefully(transport)
         raise PeerError("silent", f"not a byte within {FIRST_MAX:.0f} s") from error
-
-
-async def _dismiss(stream: TLSStream, message: str) -> None:
-    """Says why in a GOAWAY, and closes; reads on for a moment, lest a reset overtake the sentence."""
-    connection = Connection(initiator=False, now=trio.current_time())
-    connection.go_away(EndCode.PROTOCOL, message)
-    try:
-        with trio.move_on_after(DISMISS_MAX):
-            await stream.send_all(connection.data_to_send(DISMISS_BYTES))
-            while await stream.receive_some(DISMISS_BYTES):
-                pass
-    except trio.BrokenResourceError:
-        pass  # it has gone already
-    finally:
-        await trio.aclose_forcefully(stream)
 
 
 def _address(transport: trio.SocketStream) -> str:

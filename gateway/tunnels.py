@@ -24,7 +24,9 @@ from raven.control.messages import (
     encode,
 )
 from raven.mux.codes import Priority
-from raven.net.tunnel import Tunnel
+from raven.net.tunnel import Tunnel, TunnelLost
+
+RECONNECT_MAX = 5.0  # seconds a request waits for a node that is coming back; most are back in less than two
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,22 @@ class NodeTunnel:
 
     async def open_stream(self, request: OpenRequest, priority: Priority) -> trio.abc.HalfCloseableStream:
         """As `AgentTunnel` promises."""
+        if self.tunnel.suspended_since is not None:
+            await self._reconnected()
         return await self.tunnel.open_stream(encode(request), priority=priority)
+
+    async def _reconnected(self) -> None:
+        """Until the node's tunnel goes on; TunnelLost "reconnecting" when that takes too long."""
+        with trio.move_on_after(RECONNECT_MAX):
+            while self.tunnel.suspended_since is not None and self.tunnel.lost is None:
+                await self.tunnel.news.wait()
+        if (since := self.tunnel.suspended_since) is not None and self.tunnel.lost is None:
+            gap = trio.current_time() - since
+            raise TunnelLost(
+                "reconnecting",
+                f"node {self.node} lost its connection {gap:.0f} s ago and is not back yet; its streams wait "
+                "for it, so ask again in a moment",
+            )
 
     @property
     def software(self) -> str:

@@ -338,6 +338,17 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
             le=3600,
         ),
     ] = 10.0
+    resume_seconds: Annotated[
+        float,
+        option(
+            "How long the streams of a tunnel wait for another connection after theirs broke; 0 ends them "
+            "with it. The shorter of both ends counts.",
+            metavar="SECONDS",
+            expected="a number of seconds from 0 to 3600",
+            ge=0,
+            le=3600,
+        ),
+    ] = 60.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         option("The least severe lines to log.", metavar="LEVEL", expected="debug, info, warning or error"),

@@ -14,12 +14,13 @@ import msgspec
 LaneState = Literal[
     "up",  # a probe was answered within EVIDENCE_MAX_AGE
     "starting",  # everything is set up, no probe has been answered yet
+    "reconnecting",  # its connection broke, its streams wait for the next one; `detail` says since when
     "stale",  # nothing says that it is down, but the last answer is too old to say "up"
     "down",  # it was tried and failed; `detail` says how
     "off",  # nobody tries; `detail` says why
 ]
 
-EVIDENCE_MAX_AGE = 35.0  # seconds; an idle tunnel is probed every 20 s, and one slow answer must not alarm
+EVIDENCE_MAX_AGE = 60.0  # seconds; an idle tunnel is probed every 50 s at most, and a dead one ends by then
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True):

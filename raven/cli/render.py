@@ -20,6 +20,7 @@ from raven.status import Lane, LaneState
 _COLOURS: dict[LaneState, str] = {
     "up": "green",
     "starting": "yellow",
+    "reconnecting": "yellow",
     "stale": "yellow",
     "down": "red",
     "off": "dim",
@@ -81,7 +82,7 @@ def lane(of: Lane) -> Text:
 
 def is_down(of: Lane) -> bool:
     """Whether an operator should do something; what is off is off on purpose, what starts gets its time."""
-    return of.state in ("down", "stale")
+    return of.state in ("down", "reconnecting", "stale")
 
 
 def milliseconds(value: float) -> str:

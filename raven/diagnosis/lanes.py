@@ -15,6 +15,7 @@ _RESULT: Final[dict[LaneState, Result]] = {
     "up": "ok",
     "off": "note",
     "starting": "note",
+    "reconnecting": "note",
     "stale": "broken",
     "down": "broken",
 }

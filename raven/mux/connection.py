@@ -1,19 +1,18 @@
 """The multiplexer: one ordered byte stream below, many flow-controlled streams above, and no I/O.
 
 A driver feeds `receive_data`, drains `events` and `data_to_send`, and calls `handle_timeout` when
-`next_timeout` has come. `frames` is the wire document and `flow` the window arithmetic; here are the
-streams' transitions and what the connection as a whole may hold. What the peer sends never raises: it ends
-the connection with one PeerError in ConnectionEnded, or is counted and ignored. LocalError says that the
-driver broke the contract.
+`next_timeout` has come. `frames` is the wire document and `streams` has the streams' transitions; here are
+the clock, the connection's own frames, and its transports: where `Limits.grace` allows, a connection that
+loses one is suspended and goes on with the next. What the peer sends never raises: it ends the connection
+with one PeerError in ConnectionEnded, or is counted and ignored. LocalError says that the driver broke the
+contract.
 """
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from raven.errors import LocalError, PeerError
 from raven.mux import frames
-from raven.mux.codes import EndCode, Priority, RefusalCode, ResetCode
+from raven.mux.codes import EndCode, Priority
 from raven.mux.events import (
     ConnectionEnded,
     ControlReceived,
@@ -21,55 +20,43 @@ from raven.mux.events import (
     Event,
     GoAwayReceived,
     Pong,
-    Readable,
-    StreamAccepted,
     StreamId,
-    StreamOpened,
-    StreamReset,
+    Suspended,
     Writable,
 )
-from raven.mux.flow import WindowBudget
 from raven.mux.frames import FrameType
+from raven.mux.keepalive import Keepalive
+from raven.mux.limits import Limits
 from raven.mux.liveness import Liveness, Verdict
-from raven.mux.outbox import Outbox
-from raven.mux.stream import Stream, StreamUsage
-from raven.mux.table import StreamTable
+from raven.mux.resume import REPLAY_MAX, Receipts, Replay
+from raven.mux.stream import Stream
+from raven.mux.streams import Streams
+
+__all__ = ["Connection", "Limits"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one connection may hold; bytes unless said otherwise. Lengths of frames are in `frames`."""
+class Connection(Streams):
+    """One end of a connection. `initiator` is whoever dialled; it begins with a transport."""
 
-    streams: int = 1024  # opened by either side; kubectl and Prometheus of one node stay far below
-    window_start: int = 256 * 1024  # 20 Mb/s at 100 ms
-    window_max: int = 4 * 1024 * 1024  # 320 Mb/s at 100 ms; the sender's copy has the same size
-    windows_total: int = 32 * 1024 * 1024  # of all streams: four to eight that run at full speed
-    window_least: int = 16 * 1024  # of a new stream when the total is spent; 1024 of them are 16 MiB more
-    control_queue: int = 4 * 1024 * 1024  # frames to a peer that reads nothing; four of the longest messages
-    datagram_queue: int = 256 * 1024  # 200 ms at 10 Mb/s: more delay than a packet is worth
-
-
-class Connection:
-    """One end of a connection. `initiator` is whoever dialled."""
-
-    def __init__(self, *, initiator: bool, now: float, limits: Limits = Limits()) -> None:
-        self.counters: Counter[str] = Counter()  # what was ignored or dropped, by reason
-        self.going_away = False  # a GOAWAY went or came: no new streams either way
-        self.ended = False
-        self._said_go_away = False
-        self._limits = limits
-        self._streams = StreamTable(
+    def __init__(
+        self,
+        *,
+        initiator: bool,
+        now: float,
+        limits: Limits | None = None,
+        keepalive: Keepalive | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self._receipts = Receipts(now)
+        super().__init__(
             initiator=initiator,
-            budget=WindowBudget(limits.windows_total, least=limits.window_least),
-            window_start=limits.window_start,
-            window_max=limits.window_max,
+            liveness=Liveness(initiator=initiator, now=now, keepalive=keepalive),
+            receipts=self._receipts,
+            limits=limits,
         )
+        self._replay = Replay(keep=limits.grace > 0)
+        self._suspended: tuple[float, PeerError] | None = None  # since when, and why
         self._decoder = frames.FrameDecoder()
-        self._outbox = Outbox(
-            control_max=limits.control_queue, datagrams_max=limits.datagram_queue, counters=self.counters
-        )
-        self._liveness = Liveness(initiator=initiator, now=now)
-        self._events: list[Event] = []
         self._message = bytearray()  # pieces of the control message that is coming in
         self._handlers: dict[int, Callable[[StreamId, memoryview, float], None]] = {
             FrameType.OPEN: self._on_open,
@@ -81,142 +68,19 @@ class Connection:
             FrameType.DATAGRAMS: self._on_datagrams,
             FrameType.PING: self._on_ping,
             FrameType.PONG: self._on_pong,
+            FrameType.ACK: self._on_ack,
             FrameType.GOAWAY: self._on_go_away,
             FrameType.CONTROL: self._on_control,
         }
 
-    # From above: streams --------------------------------------------------------------------------
-
-    def why_not_open(self) -> RefusalCode | None:
-        """Why `open_stream` would not do now; None when it would."""
-        if self.going_away or self.ended:
-            return RefusalCode.GOING_AWAY
-        if self._streams.ours >= self._limits.streams:
-            return RefusalCode.BUSY
-        return None
+    # From above -----------------------------------------------------------------------------------
 
     def open_stream(self, header: bytes, *, priority: Priority) -> StreamId:
         """Asks the peer for a stream; StreamAccepted or StreamReset answers."""
-        if len(header) > frames.OPEN_HEADER_MAX:
-            raise LocalError(f"an OPEN header has at most {frames.OPEN_HEADER_MAX} bytes, not {len(header)}")
-        if (refusal := self.why_not_open()) is not None:
-            raise LocalError(f"no stream can be opened: {refusal.name}")
-        stream = self._streams.add_ours(priority)
-        self._liveness.active = True
-        window = stream.receive.window
-        self._queue(frames.encode_open(stream.id, priority=priority, window=window, header=header))
+        stream = super().open_stream(header, priority=priority)
         if self._streams.used_up:
             self.go_away(EndCode.SHUTDOWN, "stream numbers are used up")
-        return stream.id
-
-    def accept(self, stream_id: StreamId, header: bytes = b"") -> None:
-        """Takes the stream that StreamOpened named."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.ours or stream.answered:
-            raise LocalError(f"stream {stream_id} does not wait for an answer")
-        if len(header) > frames.OPEN_HEADER_MAX:
-            raise LocalError(
-                f"an ACCEPT header has at most {frames.OPEN_HEADER_MAX} bytes, not {len(header)}"
-            )
-        stream.answered = True
-        self._queue(frames.encode_accept(stream_id, window=stream.receive.window, header=header))
-
-    def send_data(self, stream_id: StreamId, data: bytes | bytearray | memoryview) -> int:
-        """Takes as much of the front of `data` as the peer's window allows; Writable follows if not all.
-
-        `bytes` are kept uncopied. The stream must be accepted and not ended.
-        """
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.fin_queued or stream.reset:
-            raise LocalError(f"stream {stream_id} takes no data")
-        taken = stream.send.take(data, self._limits.window_max)
-        if taken:
-            self._outbox.wake(stream)
-        stream.blocked = taken < len(data)
-        return taken
-
-    def writable(self, stream_id: StreamId) -> bool:
-        """Whether `send_data` would take a byte now; if not, Writable follows."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.fin_queued or stream.reset:
-            raise LocalError(f"stream {stream_id} takes no data")
-        stream.blocked = not stream.send.room(self._limits.window_max)
-        return not stream.blocked
-
-    def send_eof(self, stream_id: StreamId) -> None:
-        """FIN after what was written. Again, or on a stream that is over: nothing."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.fin_queued or stream.reset:
-            return
-        if not stream.answered:
-            raise LocalError(f"stream {stream_id} is not accepted")
-        stream.fin_queued = True
-        self._outbox.wake(stream)
-
-    def read(self, stream_id: StreamId, most: int, now: float) -> bytes | bytearray | None:
-        """The next bytes, at most `most`; b"" at the peer's FIN; None when nothing is there.
-
-        What is returned counts as consumed: the peer may send as much again.
-        """
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.closed:
-            return None
-        receive = stream.receive
-        if receive.held:
-            data = receive.take(most)
-            if stream.reset:
-                self._remove_if_over(stream)
-            elif not (stream.fin_received or self.ended) and receive.credit_due(
-                now, self._liveness.rtt or 0.0
-            ):
-                self._outbox.credit(stream)
-            return data
-        stream.readable = False
-        if not stream.fin_received:
-            return None
-        stream.eof_read = True
-        self._remove_if_over(stream)
-        return b""
-
-    def close(self, stream_id: StreamId) -> None:
-        """The driver is done. What was written still goes, then FIN, then RESET (CLOSED) if need be."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return
-        if stream.reset or self.ended:
-            self._remove(stream)
-        elif not stream.answered:
-            self.reset(stream_id, ResetCode.CANCELLED, "")
-        else:
-            stream.closed = True
-            stream.receive.drop()
-            self._outbox.uncredit(stream)
-            if stream.over:
-                self._remove(stream)
-            else:
-                stream.fin_queued = True
-                self._outbox.wake(stream)
-
-    def reset(self, stream_id: StreamId, code: int, message: str) -> None:
-        """Refuses, takes back or breaks off a stream; what waits is dropped. On one that is over: nothing."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return
-        if not stream.reset and not (stream.fin_sent and stream.fin_received):
-            self._queue(frames.encode_reset(stream_id, code=code, message=message))
-        self._remove(stream)
-
-    def usage(self, stream_id: StreamId) -> StreamUsage | None:
-        """What the stream carried and where its bytes wait; None once it is over."""
-        stream = self._streams.get(stream_id)
-        return stream.usage if stream is not None else None
-
-    @property
-    def streams_open(self) -> int:
-        """Streams that are not over, as far as this end knows."""
-        return len(self._streams)
-
-    # From above: the connection -------------------------------------------------------------------
+        return stream
 
     def send_control(self, message: bytes) -> bool:
         """Queues a control message; False, and nothing queued, when it must wait for the queue to drain."""
@@ -234,7 +98,8 @@ class Connection:
             raise LocalError(
                 f"a run has 1 to {frames.DATAGRAMS_MAX} bytes, not {len(data)} by {segment_size}"
             )
-        if self.ended:
+        if self.ended or self._suspended is not None:
+            self.counters["datagrams-no-transport"] += 1
             return False
         return self._outbox.datagrams(frames.encode_datagrams(flow, segment_size=segment_size, data=data))
 
@@ -252,6 +117,46 @@ class Connection:
             self._outbox.clear()
         self._outbox.control(frames.encode_go_away(code, message))
 
+    # Transports -----------------------------------------------------------------------------------
+
+    @property
+    def received(self) -> int:
+        """Bytes of the peer's sequence that have arrived, for our RESUME."""
+        return self._receipts.received
+
+    @property
+    def suspended_since(self) -> float | None:
+        """When the transport was lost; None while there is one."""
+        return self._suspended[0] if self._suspended is not None else None
+
+    def transport_lost(self, error: PeerError, now: float) -> None:
+        """The transport broke, or gives way to another: Suspended or ConnectionEnded follows."""
+        if self.ended or self._suspended is not None:
+            return
+        self._liveness.transport_lost()
+        self._outbox.transport_lost()
+        if self.going_away and not self._streams:
+            self._end(None)
+        elif self._limits.grace <= 0:
+            self._end(error)
+        else:
+            self._suspended = (now, error)
+            self._events.append(Suspended(error))
+
+    def transport_came(self, received: int, now: float) -> None:
+        """Both have said RESUME on a new transport; `received` is the peer's."""
+        if self.ended:
+            return
+        assert self._suspended is not None
+        self._suspended = None
+        self._liveness.transport_came(now)
+        try:
+            self._replay.rewind_untrusted(received)
+        except PeerError as error:
+            self._end(error)
+            return
+        self._ping(now)
+
     # Clock ----------------------------------------------------------------------------------------
 
     @property
@@ -263,33 +168,53 @@ class Connection:
     def last_heard(self) -> float:
         return self._liveness.last_heard
 
+    @property
+    def evidence_max(self) -> float:
+        """Seconds for which this connection may be silent and well."""
+        return self._liveness.evidence_max
+
     def next_timeout(self) -> float | None:
         """When to call `handle_timeout`; it may move either way with every call."""
-        return None if self.ended else self._liveness.next_timeout()
+        if self.ended:
+            return None
+        if self._suspended is not None:
+            return self._suspended[0] + self._limits.grace
+        return self._liveness.next_timeout()
 
     def handle_timeout(self, now: float) -> None:
-        """Pings a peer that is silent; ends the connection with "silent" when it stays so."""
+        """Pings a peer that is silent, gives up a transport that is, and at last the connection."""
         if self.ended:
+            return
+        if self._suspended is not None:
+            since, why = self._suspended
+            if now >= since + self._limits.grace:
+                text = f"{why}; it did not come back within {self._limits.grace:g} s"
+                self._end(PeerError(why.reason, text))
             return
         verdict = self._liveness.check(now)
         if verdict is Verdict.PING:
             self._ping(now)
         elif verdict is Verdict.DEAD:
             silence = now - self._liveness.last_heard
-            self._end(PeerError("silent", f"the other end has been silent for {silence:.1f} s"))
+            text = f"the other end has been silent for {silence:.1f} s"
+            if silence < 1.0:
+                text = "the other end is heard, but does not hear this one"
+            self.transport_lost(PeerError("silent", text), now)
 
     # From below -----------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Takes what the transport delivered; `data` is borrowed until the call returns."""
-        if self.ended:
+        if self.ended or self._suspended is not None:
             return
         self._liveness.heard(len(data), now)
+        if self._receipts.arrived(len(data), now):
+            self._outbox.ack()
         try:
             for frame_type, stream_id, payload in self._decoder.feed_untrusted(data):
                 handler = self._handlers.get(frame_type)
                 if handler is None:
-                    raise PeerError("unknown-frame", f"frame type {frame_type} is reserved")
+                    raise PeerError("resume-late", "RESUME frame that is not the first of its transport")
                 handler(StreamId(stream_id), payload, now)
                 if self.ended:
                     return
@@ -300,7 +225,7 @@ class Connection:
             self._ping(now)
 
     def receive_eof(self) -> None:
-        """The transport has ended: well if a GOAWAY had been said and no stream was left."""
+        """The peer has closed the transport on purpose: well if a GOAWAY was said and no stream is left."""
         if self.ended:
             return
         if self.going_away and not self._streams:
@@ -317,108 +242,30 @@ class Connection:
 
     @property
     def wants_to_send(self) -> bool:
-        return bool(self._outbox)
+        if self._suspended is not None:
+            return False
+        if self._replay.has_more or self._outbox.urgent:
+            return True
+        return not self._replay.full and bool(self._outbox)
 
     def data_to_send(self, limit: int) -> bytes:
-        """The next frames, about `limit` bytes of them; b"" when there is nothing to send."""
+        """The next frames, about `limit` bytes of them; b"" when there is nothing to send. Has events."""
+        if self._suspended is not None:
+            return b""
+        if self._replay.has_more:
+            return self._replay.again(limit)
         over: list[Stream] = []
-        data = self._outbox.drain(limit, over)
+        data = self._outbox.drain(limit, over, streams=not self._replay.full)
         for stream in over:
             self._remove(stream)
+        if self._outbox.writable:
+            self._events += map(Writable, self._outbox.writable)
+            self._outbox.writable.clear()
+        if data:
+            self._replay.add(data)
+            if self._replay.sent - self._replay.confirmed > REPLAY_MAX + self._limits.control_queue:
+                self._end(PeerError("no-receipts", "the other end says nothing of what it has received"))
         return data
-
-    # Frames of streams ----------------------------------------------------------------------------
-
-    def _find(self, stream_id: StreamId, frame_type: FrameType) -> Stream | None:
-        """The stream a frame is for; None when it is over. PeerError when it never was."""
-        stream = self._streams.get_untrusted(stream_id, frame_type.name)
-        if stream is None or stream.reset:
-            self.counters["late-frame"] += 1
-            return None
-        if not stream.answered and frame_type not in (FrameType.ACCEPT, FrameType.RESET):
-            text = f"{frame_type.name} frame for stream {stream_id} before its ACCEPT"
-            raise PeerError("before-accept", text)
-        return stream
-
-    def _on_open(self, stream_id: StreamId, payload: memoryview, now: float) -> None:
-        self._streams.take_number_untrusted(stream_id)
-        number, window, header = frames.decode_open_untrusted(payload)
-        if self._said_go_away:
-            code, text = RefusalCode.GOING_AWAY, "this end is shutting down"
-            self._queue(frames.encode_reset(stream_id, code=code, message=text))
-            return
-        if self._streams.theirs >= self._limits.streams:
-            code, text = RefusalCode.BUSY, f"{self._streams.theirs} streams are open already"
-            self.counters["too-many-streams"] += 1
-            self._queue(frames.encode_reset(stream_id, code=code, message=text))
-            return
-        priority = Priority.INTERACTIVE if number == Priority.INTERACTIVE else Priority.BULK
-        stream = self._streams.add_theirs(stream_id, priority)
-        self._liveness.active = True
-        stream.send.limit = window
-        self._events.append(StreamOpened(stream_id, header, priority))
-
-    def _on_accept(self, stream_id: StreamId, payload: memoryview, now: float) -> None:
-        stream = self._find(stream_id, FrameType.ACCEPT)
-        if stream is None:
-            return
-        if not stream.ours or stream.answered:
-            raise PeerError("unasked-accept", f"ACCEPT for stream {stream_id}, which waits for none")
-        stream.answered = True
-        stream.send.limit, header = frames.decode_accept_untrusted(payload)
-        self._events.append(StreamAccepted(stream_id, header))
-
-    def _on_data(self, stream_id: StreamId, payload: memoryview, now: float) -> None:
-        stream = self._find(stream_id, FrameType.DATA)
-        if stream is None:
-            return
-        if stream.fin_received:
-            raise PeerError("after-fin", f"DATA frame for stream {stream_id} after its FIN")
-        if stream.closed:
-            self.counters["late-frame"] += 1
-            return
-        stream.receive.put_untrusted(payload)
-        if not stream.readable:
-            stream.readable = True
-            self._events.append(Readable(stream_id))
-
-    def _on_credit(self, stream_id: StreamId, payload: memoryview, now: float) -> None:
-        stream = self._find(stream_id, FrameType.CREDIT)
-        if stream is None:
-            return
-        consumed, window = frames.decode_credit_untrusted(payload)
-        stream.send.credit_untrusted(consumed, window)
-        if stream.blocked and stream.send.room(self._limits.window_max):
-            stream.blocked = False
-            self._events.append(Writable(stream_id))
-
-    def _on_fin(self, stream_id: StreamId, payload: memoryview, now: float) -> None:
-        stream = self._find(stream_id, FrameType.FIN)
-        if stream is None:
-            return
-        if stream.fin_received:
-            raise PeerError("after-fin", f"second FIN for stream {stream_id}")
-        stream.fin_received = True
-        self._outbox.uncredit(stream)
-        if stream.closed:
-            self._remove_if_over(stream)
-        elif not stream.readable:
-            stream.readable = True
-            self._events.append(Readable(stream_id))
-
-    def _on_reset(self, stream_id: StreamId, payload: memoryview, now: float) -> None:
-        stream = self._find(stream_id, FrameType.RESET)
-        if stream is None:
-            return
-        code, message = frames.decode_code_untrusted(payload)
-        stream.reset = True
-        stream.blocked = False
-        self._outbox.forget(stream)
-        if stream.closed:
-            self._remove(stream)
-            return
-        self._events.append(StreamReset(stream_id, code, message))
-        self._remove_if_over(stream)
 
     # Frames of the connection ---------------------------------------------------------------------
 
@@ -427,10 +274,14 @@ class Connection:
         self._events.append(DatagramsReceived(flow, segment_size, data))
 
     def _on_ping(self, _: StreamId, payload: memoryview, now: float) -> None:
-        self._outbox.pong(frames.decode_token_untrusted(payload))
+        token, received, pause = frames.decode_ping_untrusted(payload)
+        self._confirmed(received, now)
+        self._liveness.paused(pause)
+        self._outbox.pong(token)
 
     def _on_pong(self, _: StreamId, payload: memoryview, now: float) -> None:
-        token = frames.decode_token_untrusted(payload)
+        token, received = frames.decode_pong_untrusted(payload)
+        self._confirmed(received, now)
         rtt = self._liveness.pong_received(token, now)
         if rtt is None:
             self.counters["unasked-pong"] += 1
@@ -457,16 +308,14 @@ class Connection:
             self._events.append(ControlReceived(bytes(self._message)))
             self._message.clear()
 
+    def _on_ack(self, _: StreamId, payload: memoryview, now: float) -> None:
+        self._confirmed(frames.decode_ack_untrusted(payload), now)
+
     # Common ---------------------------------------------------------------------------------------
 
-    def _remove_if_over(self, stream: Stream) -> None:
-        if stream.over:
-            self._remove(stream)
-
-    def _remove(self, stream: Stream) -> None:
-        self._streams.remove(stream)
-        self._outbox.forget(stream)
-        self._liveness.active = bool(self._streams)
+    def _confirmed(self, received: int, now: float) -> None:
+        if self._replay.confirm_untrusted(received):
+            self._liveness.receipt(received, now)
 
     def _queue(self, frame: bytes) -> None:
         """A frame that goes before all streams. A peer that makes us queue without end is sent away."""
@@ -475,8 +324,9 @@ class Connection:
             self._end(PeerError("control-queue", f"{size} bytes of answers wait for the other end"))
 
     def _ping(self, now: float) -> int:
-        token = self._liveness.ping_sent(now)
-        self._queue(frames.encode_ping(token))
+        token = self._liveness.ping_sent(now, self._replay.sent)
+        if not self.ended:
+            self._outbox.ping(token, self._liveness.pause)
         return token
 
     def _end(self, error: PeerError | None, *, tell: bool = True) -> None:

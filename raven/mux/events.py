@@ -86,6 +86,13 @@ class GoAwayReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspended:
+    """The transport is lost, the streams are not: close it, and bring the next one within the grace time."""
+
+    error: PeerError
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionEnded:
     """The last event: flush `data_to_send` once more, then close. No error: both sides wanted it."""
 
@@ -102,5 +109,6 @@ Event = (
     | DatagramsReceived
     | Pong
     | GoAwayReceived
+    | Suspended
     | ConnectionEnded
 )

@@ -2,11 +2,10 @@
 
 Offsets count the bytes of one direction from its beginning. At the sender
 
-    acked <= sent <= written <= limit        (limit: what the peer's CREDIT allows)
+    consumed <= sent <= written <= limit     (limit: what the peer's CREDIT allows)
 
-and the bytes from `acked` to `written` are held: those after `sent` wait for the scheduler, those before it
-wait for the peer's reader, so that a resume can send them again. As nothing is taken beyond `limit`, the
-buffer is the window and needs no bound of its own. At the receiver
+and only the bytes from `sent` to `written` are held: they wait for the scheduler. What has been sent is kept
+for the whole connection, by `resume`. At the receiver
 
     consumed <= received <= limit
 
@@ -22,32 +21,31 @@ from raven.errors import PeerError
 SMALL: Final = 4096  # bytes; shorter pieces are copied together: a chunk costs about 100 bytes of its own
 JOINED_MAX: Final = 16 * 1024  # bytes of small pieces in one chunk
 PIN_MAX: Final = 1 << 20  # bytes; a slice of something longer is copied, or it would keep the whole alive
+WAITING_MAX: Final = 1 << 20  # bytes taken and not yet sent: four of the longest flushes
 RTT_FLOOR: Final = 0.005  # seconds; below it the event loops, not the path, are what a window waits for
 
 Chunk = bytes | bytearray | memoryview
 
 
 class SendBuffer:
-    """The sending half of a stream: takes bytes up to the peer's limit, holds them until consumed."""
+    """The sending half of a stream: takes bytes up to the peer's limit, holds them until they are sent."""
 
-    __slots__ = ("_held_from", "_unacked", "_unsent", "acked", "limit", "sent", "written")
+    __slots__ = ("_unsent", "consumed", "limit", "sent", "written")
 
     def __init__(self) -> None:
-        self.acked = 0
+        self.consumed = 0  # by the reader behind the peer
         self.sent = 0
         self.written = 0
         self.limit = 0  # nothing before ACCEPT has told the window
-        self._unacked: deque[Chunk] = deque()  # acked to sent; the first may have been consumed in part
-        self._held_from = 0  # offset where the first of them begins
         self._unsent: deque[Chunk] = deque()  # sent to written
 
-    def take(self, data: bytes | bytearray | memoryview, limit: int) -> int:
-        """Keeps as much of the front of `data` as fits below the peer's limit and `limit` bytes held.
+    def take(self, data: bytes | bytearray | memoryview) -> int:
+        """Keeps as much of the front of `data` as fits below the peer's limit and WAITING_MAX.
 
         Returns how many bytes that is. `bytes` are kept as they are, anything the caller may change is
         copied.
         """
-        taken = min(len(data), self.room(limit))
+        taken = min(len(data), self.room())
         if taken <= 0:
             return 0
         self.written += taken
@@ -66,9 +64,9 @@ class SendBuffer:
             self._unsent.append(bytes(memoryview(data)[:taken]))
         return taken
 
-    def room(self, limit: int) -> int:
+    def room(self) -> int:
         """Bytes `take` would take now."""
-        return min(self.limit - self.written, limit - (self.written - self.acked))
+        return min(self.limit - self.written, WAITING_MAX - (self.written - self.sent))
 
     @property
     def waiting(self) -> int:
@@ -89,20 +87,17 @@ class SendBuffer:
                 chunk, self._unsent[0] = chunk[:most], chunk[most:]
             most -= len(chunk)
             parts.append(chunk)
-            self._unacked.append(chunk)
 
     def credit_untrusted(self, consumed: int, window: int) -> None:
-        """The peer's CREDIT: forgets what was consumed. PeerError when the offsets go back or beyond."""
+        """The peer's CREDIT. PeerError when the offsets go back or beyond."""
         if consumed > self.sent:
             raise PeerError("credit-beyond", f"CREDIT for {consumed} bytes of {self.sent} sent")
-        if consumed < self.acked or consumed + window < self.limit:
+        if consumed < self.consumed or consumed + window < self.limit:
             raise PeerError(
-                "credit-backwards", f"CREDIT {consumed}+{window} after {self.acked}, {self.limit}"
+                "credit-backwards", f"CREDIT {consumed}+{window} after {self.consumed}, {self.limit}"
             )
         self.limit = consumed + window
-        self.acked = consumed
-        while self._unacked and self._held_from + len(self._unacked[0]) <= consumed:
-            self._held_from += len(self._unacked.popleft())
+        self.consumed = consumed
 
 
 def _is_immutable(data: bytes | bytearray | memoryview) -> bool:

@@ -12,11 +12,12 @@ UTF-8. `stream` 0 is the connection itself. Streams are numbered in the order th
     5 FIN       any     -                                                               0
     6 RESET     any     code u32, message                                               4 to 4 + 1 KiB
     7 DATAGRAMS flow    segment size u16, segments of that size, the last may be short  3 to 2 + 64 KiB
-    8 PING      0       token u32                                                       4
-    9 PONG      0       token u32 of the PING                                           4
+    8 PING      0       token u32, received u64, pause u16                              14
+    9 PONG      0       token u32 of the PING, received u64                             12
     10 GOAWAY   0       code u32, message                                               4 to 4 + 1 KiB
-    11 RESUME   0       reserved, see below                                             0 to 16 KiB
+    11 RESUME   0       connection u128, transport u32, received u64                    28
     12 CONTROL  0       flags u8 (1: the message ends here), a piece of a message       1 to 1 + 16 KiB
+    13 ACK      0       received u64                                                    8
     128 to 255  any     extensions: whoever does not know the type skips the frame      0 to 256 KiB
 
 Rules. Breaking one ends the connection (GOAWAY code 1, then close), unless it says otherwise.
@@ -27,9 +28,7 @@ Rules. Breaking one ends the connection (GOAWAY code 1, then close), unless it s
 - `window` of OPEN and ACCEPT is how many bytes its sender takes before its first CREDIT. Priorities are in
   `codes`; an unknown one counts as BULK. Both ends use it.
 - CREDIT: the reader behind its sender has consumed all bytes before offset `consumed`; the receiver may
-  send up to offset `consumed + window`. Neither `consumed` nor the sum goes back. The offset is absolute so
-  that what lies between `consumed` and the last byte sent is exactly what the sender must keep for a
-  resume.
+  send up to offset `consumed + window`. Neither `consumed` nor the sum goes back.
 - A DATA frame may be longer than any buffer: its bytes are used as they arrive. How many bytes of one
   stream go in a row is the sender's scheduling, not the receiver's memory.
 - FIN: its sender sends no more on this stream. A stream is over after a FIN each way, or after one RESET.
@@ -44,9 +43,26 @@ Rules. Breaking one ends the connection (GOAWAY code 1, then close), unless it s
   messages do not mix. A message has at most 1 MiB.
 - DATAGRAMS are not reliable: either end may drop a run when it has no room. `flow` is the business of the
   ends.
-- RESUME is not sent yet. It will be the first frame each way on a new transport: connection id u128, then
-  for each stream that is not over: stream u32, received u64 (bytes of it that arrived in order, FIN
-  counting as one). Each end then sends again from `received`; streams the peer does not name are over.
+- `pause` of PING: when nothing else happens, its sender sends the next one within so many seconds; 0 when it
+  does not say. Whoever has waited longer than that asks itself.
+
+A connection outlives its transport. RESUME is the first frame each way on every transport; an end that turns
+the other away before it knows the connection says GOAWAY instead. What follows it, all frames on all the
+transports put end to end, is one sequence of bytes each way.
+
+- `received` of RESUME, PING, PONG and ACK: how many bytes of that sequence have arrived at the sender of the
+  frame. What lies beyond it is what the other end keeps: on the next transport it begins there again,
+  wherever in a frame that is, so everything arrives once, in order, and no frame needs a rule for a
+  repetition. Receipts in a repeated stretch are older than its RESUME and say nothing. An end that hears no
+  receipt for too long stops sending streams.
+- RESUME of the initiator: `connection` is a random secret that it makes for each connection, `transport`
+  counts that connection's transports from 0. On transport 0 frames may follow at once.
+- RESUME of the responder, which waits for the initiator's: the same three fields. `transport` 0 in answer to
+  another says that it does not know the connection, or not as one of this peer: what follows, both ways, is a
+  new connection under the same id, from byte 0.
+- The responder takes a RESUME only with a higher `transport` than the last, and gives up the transport
+  before. A connection belongs to the identity that TLS proved on its first transport.
+- A transport that ends with TLS's close_notify ends its connection; one that breaks without does not.
 """
 
 from collections.abc import Iterator
@@ -73,6 +89,7 @@ class FrameType(IntEnum):
     GOAWAY = 10
     RESUME = 11
     CONTROL = 12
+    ACK = 13
 
 
 HEADER_LEN: Final = 8  # bytes before each payload
@@ -95,6 +112,16 @@ _open = Struct(">BI")
 # - window: u32
 _credit = Struct(">QI")
 _u16 = Struct(">H")
+# - token: u32
+# - received: u64
+# - pause: u16
+_ping = Struct(">IQH")
+_pong = Struct(">IQ")
+# - connection: 16 bytes
+# - transport: u32
+# - received: u64
+_resume = Struct(">16sIQ")
+_u64 = Struct(">Q")
 
 # least and most bytes of a payload
 _LENGTHS: Final = {
@@ -105,12 +132,23 @@ _LENGTHS: Final = {
     FrameType.FIN: (0, 0),
     FrameType.RESET: (4, 4 + MESSAGE_MAX),
     FrameType.DATAGRAMS: (3, 2 + DATAGRAMS_MAX),
-    FrameType.PING: (4, 4),
-    FrameType.PONG: (4, 4),
+    FrameType.PING: (14, 14),
+    FrameType.PONG: (12, 12),
     FrameType.GOAWAY: (4, 4 + MESSAGE_MAX),
+    FrameType.RESUME: (28, 28),
     FrameType.CONTROL: (1, 1 + CONTROL_PIECE_MAX),
+    FrameType.ACK: (8, 8),
 }
-_OF_CONNECTION: Final = frozenset({FrameType.PING, FrameType.PONG, FrameType.GOAWAY, FrameType.CONTROL})
+_OF_CONNECTION: Final = frozenset(
+    {
+        FrameType.PING,
+        FrameType.PONG,
+        FrameType.GOAWAY,
+        FrameType.RESUME,
+        FrameType.CONTROL,
+        FrameType.ACK,
+    }
+)
 _NAMES: Final = {int(member): member.name for member in FrameType}
 
 Frame = tuple[int, int, memoryview]  # type, stream, payload; the payload is borrowed from what was fed
@@ -224,12 +262,20 @@ def encode_datagrams(flow: int, *, segment_size: int, data: bytes | memoryview) 
     return encode(FrameType.DATAGRAMS, flow, _u16.pack(segment_size) + data)
 
 
-def encode_ping(token: int) -> bytes:
-    return encode(FrameType.PING, 0, _u32.pack(token))
+def encode_ping(token: int, *, received: int, pause: int = 0) -> bytes:
+    return encode(FrameType.PING, 0, _ping.pack(token, received, pause))
 
 
-def encode_pong(token: int) -> bytes:
-    return encode(FrameType.PONG, 0, _u32.pack(token))
+def encode_pong(token: int, *, received: int) -> bytes:
+    return encode(FrameType.PONG, 0, _pong.pack(token, received))
+
+
+def encode_ack(received: int) -> bytes:
+    return encode(FrameType.ACK, 0, _u64.pack(received))
+
+
+def encode_resume(connection: bytes, *, transport: int, received: int) -> bytes:
+    return encode(FrameType.RESUME, 0, _resume.pack(connection, transport, received))
 
 
 def encode_go_away(code: int, message: str) -> bytes:
@@ -284,10 +330,28 @@ def decode_datagrams_untrusted(payload: memoryview) -> tuple[int, bytes]:
     return segment_size, bytes(payload[2:])
 
 
-def decode_token_untrusted(payload: memoryview) -> int:
-    """token of PING or PONG"""
-    token: int = _u32.unpack(payload)[0]
-    return token
+def decode_ping_untrusted(payload: memoryview) -> tuple[int, int, int]:
+    """token, received, pause"""
+    token, received, pause = _ping.unpack(payload)
+    return token, received, pause
+
+
+def decode_pong_untrusted(payload: memoryview) -> tuple[int, int]:
+    """token, received"""
+    token, received = _pong.unpack(payload)
+    return token, received
+
+
+def decode_ack_untrusted(payload: memoryview) -> int:
+    """received"""
+    received: int = _u64.unpack(payload)[0]
+    return received
+
+
+def decode_resume_untrusted(payload: memoryview) -> tuple[bytes, int, int]:
+    """connection, transport, received"""
+    connection, transport, received = _resume.unpack(payload)
+    return connection, transport, received
 
 
 def decode_control_untrusted(payload: memoryview) -> tuple[bool, memoryview]:

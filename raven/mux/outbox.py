@@ -1,8 +1,8 @@
 """What waits to be sent on one connection, and the order it goes in.
 
-PONGs first, then control frames in the order they were queued, then CREDITs, then the streams and datagram
-runs whose turn the scheduler says it is. A stream's bytes stay in its SendBuffer until its turn. Every
-queue here has a bound; the streams' is their window.
+PONGs, PINGs and receipts first, then control frames in the order they were queued, then CREDITs, then the
+streams and datagram runs whose turn the scheduler says it is. A stream's bytes stay in its SendBuffer until
+its turn. Every queue here has a bound; the streams' is their window.
 """
 
 from collections import Counter, deque
@@ -11,22 +11,29 @@ from typing import Final
 from raven.mux import frames
 from raven.mux.codes import Priority, ResetCode
 from raven.mux.events import StreamId
-from raven.mux.flow import Chunk
+from raven.mux.flow import WAITING_MAX, Chunk
+from raven.mux.resume import Receipts
 from raven.mux.scheduler import DATAGRAMS, QUANTUM, Scheduler
 from raven.mux.stream import Stream
 
 PONGS_MAX: Final = 16  # answers to as many PINGs as an honest peer can have under way
+SEND_ROOM: Final = WAITING_MAX // 2  # bytes that must fit before a blocked writer is woken for it
 TAIL_MIN: Final = 2048  # bytes; less room than this at the end of a flush is not worth a frame
 
 
 class Outbox:
     """The sending side of a connection."""
 
-    def __init__(self, *, control_max: int, datagrams_max: int, counters: Counter[str]) -> None:
+    def __init__(
+        self, receipts: Receipts, *, control_max: int, datagrams_max: int, counters: Counter[str]
+    ) -> None:
         self._control_max = control_max
         self._datagrams_max = datagrams_max
         self._counters = counters
+        self._receipts = receipts
         self._pongs: deque[int] = deque()
+        self._pings: list[tuple[int, int]] = []  # token, pause
+        self._ack = False
         self._control: deque[bytes] = deque()  # whole frames
         self._control_size = 0
         self._credits: dict[StreamId, Stream] = {}
@@ -34,9 +41,15 @@ class Outbox:
         self._datagrams_size = 0
         self._scheduler = Scheduler()
         self._waiting: dict[StreamId, Stream] = {}  # the streams in the scheduler
+        self.writable: list[StreamId] = []  # streams that can take bytes again because some have left
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._waiting or self._credits or self._pongs or self._datagrams)
+        return bool(self._waiting or self._datagrams or self.urgent)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether anything waits that goes before all streams and datagrams."""
+        return bool(self._control or self._credits or self._pongs or self._pings or self._ack)
 
     @property
     def control_size(self) -> int:
@@ -55,6 +68,14 @@ class Outbox:
             self._pongs.popleft()
             self._counters["pong-dropped"] += 1
         self._pongs.append(token)
+
+    def ping(self, token: int, pause: int) -> None:
+        """Queues a PING."""
+        self._pings.append((token, pause))
+
+    def ack(self) -> None:
+        """An ACK is due; it says what has been received at the moment it is written."""
+        self._ack = True
 
     def credit(self, stream: Stream) -> None:
         """A CREDIT is due; its numbers are those of the moment it is written."""
@@ -88,6 +109,8 @@ class Outbox:
     def clear(self) -> None:
         """Drops everything."""
         self._pongs.clear()
+        self._pings.clear()
+        self._ack = False
         self._control.clear()
         self._control_size = 0
         self._credits.clear()
@@ -96,10 +119,20 @@ class Outbox:
         self._scheduler = Scheduler()
         self._waiting.clear()
 
-    def drain(self, limit: int, ended: list[Stream]) -> bytes:
-        """The next frames, about `limit` bytes. Streams whose last frame is among them go to `ended`."""
-        parts: list[Chunk] = [frames.encode_pong(token) for token in self._pongs]
-        self._pongs.clear()
+    def transport_lost(self) -> None:
+        """Datagrams that waited for a transport that is gone are too old for the next."""
+        self._datagrams.clear()
+        self._datagrams_size = 0
+        self._scheduler.forget(DATAGRAMS)
+
+    def drain(self, limit: int, ended: list[Stream], *, streams: bool = True) -> bytes:
+        """The next frames, about `limit` bytes. Streams whose last frame is among them go to `ended`.
+
+        Without `streams` only what is urgent.
+        """
+        parts: list[Chunk] = []
+        if self._pongs or self._pings or self._ack:
+            self._receipt_frames(parts)
         room = limit
         while self._control and room > 0:
             frame = self._control.popleft()
@@ -111,9 +144,20 @@ class Outbox:
             parts.append(frames.encode_credit(stream.id, consumed=consumed, window=window))
         self._credits.clear()
         # While control frames wait no stream may go: its ACCEPT could be among them.
-        while self._scheduler and not self._control and (room >= TAIL_MIN or not parts):
+        while streams and self._scheduler and not self._control and (room >= TAIL_MIN or not parts):
             room -= self._turn(parts, max(room, TAIL_MIN), ended)
         return b"".join(parts)
+
+    def _receipt_frames(self, parts: list[Chunk]) -> None:
+        """PONGs, PINGs, or else an ACK: each says how much has been received."""
+        received = self._receipts.tell()
+        parts += [frames.encode_pong(token, received=received) for token in self._pongs]
+        parts += [frames.encode_ping(token, received=received, pause=pause) for token, pause in self._pings]
+        if not parts:
+            parts.append(frames.encode_ack(received))
+        self._pongs.clear()
+        self._pings.clear()
+        self._ack = False
 
     def _turn(self, parts: list[Chunk], room: int, ended: list[Stream]) -> int:
         """One turn of whoever the scheduler names; the bytes it took."""
@@ -131,6 +175,9 @@ class Outbox:
         if size:
             parts.append(frames.data_header(stream_id, size))
             send.send(size, parts)
+            if stream.blocked and send.room() >= SEND_ROOM:
+                stream.blocked = False
+                self.writable.append(stream_id)
         dry = not send.waiting
         self._scheduler.sent(size, dry=dry)
         if dry:

@@ -54,6 +54,6 @@ class Stream:
         return StreamUsage(
             sent=send.sent,
             received=receive.received,
-            window=max(send.limit - send.acked, receive.window),
+            window=max(send.limit - send.consumed, receive.window),
             queue=send.waiting + receive.held,
         )

@@ -41,6 +41,7 @@ async def test_what_happened_to_real_daemons(tmp_path: Path) -> None:
             await gateway.connected("shop-1")
             ran = await ravenctl("--socket", agent.socket, "events")
             assert f"connected to gateway gw-1 at {net.agents}" in ran.out
+            assert await agent.stop() == 0
         await gateway.connected("shop-1", yes=False)
         ran = await ravenctl("--socket", gateway.socket, "events")
         assert ran.code == 0

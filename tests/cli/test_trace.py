@@ -35,6 +35,7 @@ async def test_every_hop_has_its_time_and_its_identity(tmp_path: Path) -> None:
 
             no_port = await ravenctl("--socket", gateway.socket, "trace", "shop-1")
             assert (no_port.code, len(no_port.out.splitlines())) == (0, 3)
+            assert await agent.stop() == 0
         await gateway.connected("shop-1", yes=False)
         gone = await ravenctl("--socket", gateway.socket, "trace", f"shop-1:{port}")
         assert gone.code == 1

@@ -92,6 +92,7 @@ class _Tunnel:
     bytes_in: int = 10
     bytes_out: int = 20
     streams_open: int = 3
+    suspended_since: float | None = None
 
     async def ping(self) -> float:
         await trio.lowlevel.checkpoint()
@@ -109,11 +110,11 @@ def _live(*, heard: float, reason: str = "no TUN") -> NodeTunnel:
     )
 
 
-async def test_a_node_whose_last_answer_is_40_seconds_old_is_not_connected(
+async def test_a_node_whose_last_answer_is_70_seconds_old_is_not_connected(
     make: Callable[..., Gateway],
 ) -> None:
     gateway = make()
-    for heard, connected, lane in ((5.0, True, "up"), (40.0, False, "stale")):
+    for heard, connected, lane in ((5.0, True, "up"), (70.0, False, "stale")):
         live = _live(heard=heard)
         gateway.table.add(live)
         (node,) = report.snapshot(gateway).nodes

@@ -32,6 +32,7 @@ from raven.control.messages import (
     encode,
 )
 from raven.mux.connection import Connection
+from raven.mux.resume import Resume
 from raven.net.end import EndOptions
 from raven.net.strangers import Strangers
 from raven.net.tls import agent_context, gateway_context
@@ -240,7 +241,9 @@ async def test_a_dead_tunnel_gives_way_to_the_node_that_came_back(
         silent = await client_handshake(transport, agent_context(state))
         connection = Connection(initiator=True, now=0.0)
         connection.send_control(encode(_hello("shop-1")))
-        await silent.send_all(connection.data_to_send(1 << 16))  # and never reads, so answers no ping
+        resume = Resume(bytes(16), transport=0, received=0)
+        # It never reads, so it answers no ping.
+        await silent.send_all(resume.encode() + connection.data_to_send(1 << 16))
         await _until(lambda: bench.server.table.live("shop-1") is not None)
         old = bench.server.table.live("shop-1")
         back = await bench.dial(state)

@@ -12,6 +12,7 @@ import pytest
 from raven.mux.codes import Priority, RefusalCode, ResetCode
 from raven.mux.connection import Connection, Limits
 from raven.mux.events import ConnectionEnded, Event, StreamAccepted, StreamId, StreamOpened, StreamReset
+from raven.mux.flow import WAITING_MAX
 
 LIMITS = Limits(
     streams=20,
@@ -132,7 +133,7 @@ class Driver:
         held = 0
         for stream in streams:
             assert stream.receive.held <= stream.receive.window <= LIMITS.window_max
-            assert stream.send.written - stream.send.acked <= LIMITS.window_max
+            assert stream.send.written - stream.send.sent <= WAITING_MAX
             held += stream.receive.held
         assert held <= LIMITS.windows_total + 2 * LIMITS.streams * LIMITS.window_least
         assert self.connection._outbox.control_size <= LIMITS.control_queue

@@ -106,9 +106,9 @@ def test_control_that_never_ends() -> None:
 
 def test_a_flood_of_pings_is_answered_as_far_as_there_is_room() -> None:
     connection = responder()
-    assert feed(connection, b"".join(frames.encode_ping(n) for n in range(1000))) == ""
+    assert feed(connection, b"".join(frames.encode_ping(n, received=0) for n in range(1000))) == ""
     out = connection.data_to_send(1 << 20)
-    assert out == b"".join(frames.encode_pong(n) for n in range(984, 1000))
+    assert out == b"".join(frames.encode_pong(n, received=20_000 + 2_000) for n in range(984, 1000))
     assert connection.counters["pong-dropped"] == 984
 
 
@@ -125,7 +125,7 @@ def test_unknown_priorities_are_bulk_and_unknown_pongs_are_counted() -> None:
     [event] = connection.events()
     assert isinstance(event, StreamOpened)
     assert event.priority.name == "BULK"
-    assert feed(connection, frames.encode_pong(5)) == ""
+    assert feed(connection, frames.encode_pong(5, received=0)) == ""
     assert connection.counters["unasked-pong"] == 1
 
 
@@ -152,8 +152,9 @@ def plausible() -> st.SearchStrategy[bytes]:
         st.builds(lambda s: frames.encode(FrameType.FIN, s), stream),
         st.builds(lambda s: frames.encode_reset(s, code=1, message=""), stream),
         st.builds(lambda s: frames.encode_datagrams(s, segment_size=1, data=b"x"), stream),
-        st.builds(frames.encode_ping, small),
-        st.builds(frames.encode_pong, small),
+        st.builds(lambda t, r, p: frames.encode_ping(t, received=r, pause=p), small, small, stream),
+        st.builds(lambda t, r: frames.encode_pong(t, received=r), small, small),
+        st.builds(frames.encode_ack, small),
         st.just(frames.encode(FrameType.CONTROL, 0, b"\0x")),
         st.binary(max_size=20),
     )

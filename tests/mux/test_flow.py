@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raven.errors import PeerError
-from raven.mux.flow import JOINED_MAX, Chunk, ReceiveBuffer, SendBuffer, WindowBudget
+from raven.mux.flow import JOINED_MAX, WAITING_MAX, Chunk, ReceiveBuffer, SendBuffer, WindowBudget
 
 NO_LIMIT = 1 << 40
 
 
 def test_sender_against_a_byte_string() -> None:
-    """Random writes, sends and credits; the bytes come out in order and only unconsumed ones are held."""
+    """Random writes, sends and credits; the bytes come out in order."""
     for seed in range(200):
         rng = random.Random(seed)
         buffer, written, sent, acked, limit = SendBuffer(), bytearray(), bytearray(), 0, 0
@@ -28,8 +28,10 @@ def test_sender_against_a_byte_string() -> None:
                         memoryview(bytearray(data)),
                     ]
                     offered = rng.choice(kinds)
-                    taken = buffer.take(offered, NO_LIMIT)
-                    assert taken == min(len(data), limit - len(written))
+                    taken = buffer.take(offered)
+                    assert taken == min(
+                        len(data), limit - len(written), WAITING_MAX - (len(written) - len(sent))
+                    )
                     written += data[:taken]
                     if isinstance(offered, bytearray):
                         offered[:] = bytes(len(offered))  # the caller may use its buffer again
@@ -43,7 +45,7 @@ def test_sender_against_a_byte_string() -> None:
                     acked = rng.randint(acked, len(sent))
                     limit = max(limit, acked + rng.choice([1000, 100_000]))
                     buffer.credit_untrusted(acked, limit - acked)
-            assert (buffer.acked, buffer.sent, buffer.written, buffer.limit) == (
+            assert (buffer.consumed, buffer.sent, buffer.written, buffer.limit) == (
                 acked,
                 len(sent),
                 len(written),
@@ -53,24 +55,31 @@ def test_sender_against_a_byte_string() -> None:
         assert sent == written[: len(sent)]
 
 
-def test_what_is_held_shrinks_with_credit() -> None:
+def test_what_waits_is_bounded_and_what_was_sent_is_gone() -> None:
     buffer, parts = SendBuffer(), list[Chunk]()
+    buffer.limit = NO_LIMIT
+    assert buffer.take(bytes(2 * WAITING_MAX)) == WAITING_MAX
+    assert buffer.room() == 0
+    buffer.send(400_000, parts)
+    assert sum(map(len, buffer._unsent)) == WAITING_MAX - 400_000
+    assert buffer.room() == 400_000
+
+
+def test_credit_makes_room() -> None:
+    buffer = SendBuffer()
     buffer.limit = 100_000
-    for _ in range(10):
-        buffer.take(bytes(10_000), NO_LIMIT)
-    buffer.send(100_000, parts)
-    assert buffer.room(NO_LIMIT) == 0
+    buffer.take(bytes(100_000))
+    buffer.send(100_000, [])
+    assert buffer.room() == 0
     buffer.credit_untrusted(95_000, 20_000)
-    assert sum(map(len, buffer._unacked)) == 10_000  # the chunk that byte 95,000 is in
-    assert buffer.room(NO_LIMIT) == 15_000
-    assert buffer.room(10_000) == 5_000  # our own limit counts what is not consumed
+    assert buffer.room() == 15_000
 
 
 def test_small_writes_share_chunks() -> None:
     buffer = SendBuffer()
     buffer.limit = NO_LIMIT
     for _ in range(50_000):
-        buffer.take(b"x", NO_LIMIT)
+        buffer.take(b"x")
     assert len(buffer._unsent) == -(-50_000 // JOINED_MAX)
 
 
@@ -81,7 +90,7 @@ def test_small_writes_share_chunks() -> None:
 def test_credit_that_cannot_be(consumed: int, window: int, reason: str) -> None:
     buffer = SendBuffer()
     buffer.credit_untrusted(0, 1000)
-    buffer.take(bytes(200), NO_LIMIT)
+    buffer.take(bytes(200))
     buffer.send(100, [])
     buffer.credit_untrusted(50, 950)
     with pytest.raises(PeerError) as raised:

@@ -30,10 +30,18 @@ EXAMPLES = [
         frames.encode_datagrams(9, segment_size=2, data=b"aabbc"),
         "000007 07 00000009 0002 6161626263",
     ),
-    (frames.encode_ping(7), "000004 08 00000000 00000007"),
-    (frames.encode_pong(7), "000004 09 00000000 00000007"),
+    (
+        frames.encode_ping(7, received=1 << 32, pause=25),
+        "00000e 08 00000000 00000007 0000000100000000 0019",
+    ),
+    (frames.encode_pong(7, received=258), "00000c 09 00000000 00000007 0000000000000102"),
     (frames.encode_go_away(0, "bye"), "000007 0a 00000000 00000000 627965"),
+    (
+        frames.encode_resume(bytes(range(16)), transport=3, received=258),
+        "00001c 0b 00000000 000102030405060708090a0b0c0d0e0f 00000003 0000000000000102",
+    ),
     (b"".join(frames.encode_control(b"{}")), "000003 0c 00000000 01 7b7d"),
+    (frames.encode_ack(1 << 33), "000008 0d 00000000 0000000200000000"),
 ]
 
 
@@ -59,7 +67,7 @@ WIRE = b"".join(frame for frame, _ in EXAMPLES)
 
 def test_byte_by_byte_is_the_same_as_whole() -> None:
     whole = decoded([WIRE])
-    assert [frame_type for frame_type, _, _ in whole] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12]
+    assert [frame_type for frame_type, _, _ in whole] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]
     assert decoded([WIRE[i : i + 1] for i in range(len(WIRE))]) == whole
 
 
@@ -97,7 +105,8 @@ def test_garbage_is_frames_or_one_peer_error(pieces: list[bytes]) -> None:
         ("000003 06 00000001", "frame-too-short"),  # RESET without a whole code
         ("ffffff 0c 00000000", "frame-too-long"),
         ("000004 00 00000000", "unknown-frame"),
-        ("000000 0b 00000000", "unknown-frame"),  # RESUME is reserved
+        ("000000 0b 00000000", "frame-too-short"),  # RESUME
+        ("000008 0d 00000002", "bad-stream"),  # ACK on a stream
         ("000000 7f 00000001", "unknown-frame"),
         ("000004 08 00000001", "bad-stream"),  # PING on a stream
         ("000001 03 00000000", "bad-stream"),  # DATA on the connection

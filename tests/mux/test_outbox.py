@@ -8,19 +8,21 @@ from raven.mux.events import StreamId
 from raven.mux.flow import ReceiveBuffer, WindowBudget
 from raven.mux.frames import FrameType
 from raven.mux.outbox import PONGS_MAX, TAIL_MIN, Outbox
+from raven.mux.resume import Receipts
 from raven.mux.stream import Stream
 
 
 def outbox(control_max: int = 1000, datagrams_max: int = 1000) -> tuple[Outbox, Counter[str]]:
     counters: Counter[str] = Counter()
-    return Outbox(control_max=control_max, datagrams_max=datagrams_max, counters=counters), counters
+    receipts = Receipts(now=0.0)
+    return Outbox(receipts, control_max=control_max, datagrams_max=datagrams_max, counters=counters), counters
 
 
 def stream(number: int, *, priority: Priority = Priority.BULK, waiting: int = 0) -> Stream:
     receive = ReceiveBuffer(WindowBudget(1 << 20, least=1000), window=1000, window_max=1000)
     made = Stream(StreamId(number), True, priority, receive)
     made.send.limit = 1 << 30
-    made.send.take(bytes(waiting), 1 << 30)
+    made.send.take(bytes(waiting))
     return made
 
 
@@ -44,7 +46,7 @@ def test_the_order() -> None:
     assert box
     ended: list[Stream] = []
     assert order(box.drain(100_000, ended)) == [
-        (FrameType.PONG, 0, 4),
+        (FrameType.PONG, 0, 12),
         (FrameType.CONTROL, 0, 6),
         (FrameType.ACCEPT, 5, 4),
         (FrameType.CREDIT, 1, 12),

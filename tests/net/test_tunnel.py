@@ -489,7 +489,8 @@ async def test_what_tls_has_against_us_is_the_cause() -> None:
 async def test_a_peer_that_breaks_the_rules_is_told() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     tunnel = Tunnel(ours, initiator=False, peer="stranger")
-    await theirs.send_all(frames.encode_ping(1) + b"\xff\xff\xff\x03\0\0\0\1")
+    resume = frames.encode_resume(bytes(16), transport=0, received=0)
+    await theirs.send_all(resume + frames.encode_ping(1, received=0) + b"\xff\xff\xff\x03\0\0\0\1")
     with pytest.raises(TunnelLost) as raised:
         await tunnel.run(None)
     assert raised.value.reason == "frame-too-long"
