@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -53,6 +54,9 @@ from raven.pki.token import pin_text
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import Registry
 from raven.topology.model import IPNetwork
+
+if TYPE_CHECKING:
+    from gateway.kubernetes import Kubernetes
 
 SEEN_INTERVAL = 60.0  # seconds between two writes of who was heard when; what a power cut may lose
 RENEW_INTERVAL = 3600.0  # seconds between two looks at the gateway's own certificate
@@ -106,6 +110,11 @@ class Gateway:
         self.problems: list[str] = []
         self.table = TunnelTable(self._last_seen, registry.nodes_at)
         self.audit = RegistryAudit(registry)
+        self.kubernetes: Kubernetes | None = None
+        if options.kubernetes_enabled:
+            from gateway.kubernetes import Kubernetes  # who has no cluster does not pay for its client
+
+            self.kubernetes = Kubernetes(self)
         self.network = GatewayNetwork(
             EndOptions(
                 private_key=state.wg_private_key,
@@ -120,6 +129,7 @@ class Gateway:
             name=state.name,
             endpoint=str(self._packet_endpoint()),
             pod_ranges=self._pod_ranges,
+            assigned=self.kubernetes.assigned if self.kubernetes is not None else lambda node: None,
         )
         registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
         self.broadcast = Broadcast(self.table, self.network, gateway_list(registry))
@@ -162,6 +172,8 @@ class Gateway:
             support.start_soon(self.audit.run)
             support.start_soon(self._guarded, "the packet lane", self.network.run)
             support.start_soon(self._guarded, "telling agents what has changed", self.broadcast.run)
+            if self.kubernetes is not None:
+                support.start_soon(self._guarded, "following Kubernetes", self.kubernetes.run)
             support.start_soon(self._remember_seen)
             support.start_soon(self.oam.keep)
             support.start_soon(

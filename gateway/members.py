@@ -1,7 +1,8 @@
 """Who takes part in the packet lane: nodes offer a key and pod networks, the first to register keeps them.
 
 A node may carry what an operator allowed it or all nodes, and nothing else: otherwise one stolen machine
-could draw the packets of another network to itself.
+could draw the packets of another network to itself. Where Kubernetes knows better than the node what it
+carries, that counts and nothing of what the node says.
 
 Plain bookkeeping above `raven.topology`; nothing here waits or touches the host. `gateway.network` hands the
 plan that follows from the members to its device, and their map to the agents.
@@ -9,7 +10,7 @@ plan that follows from the members to its device, and their map to the agents.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from raven.control.messages import MapNode, NetworkMap, PacketOffer
@@ -18,12 +19,14 @@ from raven.keys import KEY_LEN, PublicKey
 from raven.registry.interface import NodeRecord
 from raven.topology.model import (
     Claims,
+    IPNetwork,
     Member,
     PodRanges,
     parse_pod_networks_untrusted,
     unauthorised,
 )
 
+Assigned = Callable[[str], Sequence[IPNetwork] | None]  # by node; None: it carries what it says
 _NO_KEY = PublicKey(bytes(KEY_LEN))
 
 
@@ -33,6 +36,7 @@ class Members:
 
     hub: Member
     ranges: PodRanges  # what each node may claim
+    assigned: Assigned = lambda name: None
     revision: int = 1  # grows with every change below
     _nodes: dict[str, Member] = field(default_factory=dict)
     _waiting: dict[str, Member] = field(default_factory=dict)  # in conflict; in when the other one leaves
@@ -127,18 +131,19 @@ class Members:
         superframes: Iterable[str],
     ) -> None:
         """ValueError is not among what it raises: what is wrong becomes a refusal."""
+        given = self.assigned(name)
         try:
             member = Member(
                 name=name,
                 public_key=key,
-                pod_networks=parse_pod_networks_untrusted(list(pod_cidrs)),
+                pod_networks=parse_pod_networks_untrusted(list(pod_cidrs)) if given is None else tuple(given),
                 probes=probes,
                 superframes=tuple(superframes),
             )
         except PeerError as error:
             self._refuse(name, f"{error} (offered by node {name})")
             return
-        if problem := unauthorised(name, member.pod_networks, self.ranges(name)):
+        if problem := self._unauthorised(member):
             self._refuse(name, problem)
             return
         if member == self._nodes.get(name):
@@ -153,6 +158,12 @@ class Members:
             self._claims.hold(member)
             self._nodes[name] = member
 
+    def _unauthorised(self, member: Member) -> str:
+        given = self.assigned(member.name)
+        if given is not None and tuple(given) == member.pod_networks:
+            return ""
+        return unauthorised(member.name, member.pod_networks, self.ranges(member.name))
+
     def _refuse(self, name: str, problem: str) -> None:
         self._drop(name)
         self._refused[name] = problem
@@ -166,7 +177,7 @@ class Members:
     def _admit_waiting(self) -> None:
         """Called after somebody left or changed: who was in conflict with that one may fit now."""
         for name, member in list(self._waiting.items()):
-            if unauthorised(name, member.pod_networks, self.ranges(name)):
+            if self._unauthorised(member):
                 continue  # its next offer tells
             if problem := self._claims.conflict(member):
                 self._refused[name] = problem

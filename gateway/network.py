@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from gateway.members import Members
+from gateway.members import Assigned, Members
 from raven import log
 from raven.control.messages import NetworkMap, PacketOffer
 from raven.keys import PublicKey
@@ -48,8 +48,19 @@ class _Evidence:
 class GatewayNetwork(End):
     """The members of the packet lane, the maps agents need, and the hub's device."""
 
-    def __init__(self, options: EndOptions, *, name: str, endpoint: str, pod_ranges: PodRanges) -> None:
-        """`endpoint` is HOST:PORT as agents dial it. ConfigError when a pod CIDR cannot be used."""
+    def __init__(
+        self,
+        options: EndOptions,
+        *,
+        name: str,
+        endpoint: str,
+        pod_ranges: PodRanges,
+        assigned: Assigned = lambda node: None,
+    ) -> None:
+        """`endpoint` is HOST:PORT as agents dial it; `assigned` what the cluster has a node carry.
+
+        ConfigError when a pod CIDR cannot be used.
+        """
         super().__init__(options, log.get("packets"))
         # With a slash, which no node's name has: gateway and node may be the same host.
         self._members = Members(
@@ -61,6 +72,7 @@ class GatewayNetwork(End):
                 hub=True,
             ),
             pod_ranges,
+            assigned,
         )
         self._evidence: dict[PublicKey, _Evidence] = {}
         self._map_changed = trio.Event()

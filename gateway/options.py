@@ -162,6 +162,31 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             parse=parse_cidr,
         ),
     ] = ()
+    kubernetes_enabled: Annotated[
+        bool,
+        option(
+            "Follow Gateways and Nodes of a Kubernetes cluster, and stand for election to write their "
+            "status. In the file, the keys that begin with kubernetes_ may stand in a table [kubernetes].",
+            expected="true or false",
+        ),
+    ] = False
+    kubernetes_kubeconfig: Annotated[
+        str,
+        option(
+            "How to reach the API server. Without it, as a pod does, else by $KUBECONFIG or ~/.kube/config.",
+            metavar="FILE",
+            expected="the path of a kubeconfig",
+        ),
+    ] = ""
+    kubernetes_service: Annotated[
+        str,
+        option(
+            "Service in this gateway's namespace whose endpoints are the gateways' pods; a gateway whose pod "
+            "is not ready there is left out at once.",
+            metavar="NAME",
+            expected="the name of a Service",
+        ),
+    ] = "raven-gateway"
     # Another name than the agent's: a gateway's host may be a node as well.
     wg_interface: Annotated[str, WG_INTERFACE] = "raven-gw"
     socket: Annotated[

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 def snapshot(of: Gateway) -> GatewaySnapshot:
     """All there is to know now."""
     problems = [*of.problems, *of.oam.problems(), *of.network.problems()]
+    if of.kubernetes is not None:
+        problems += of.kubernetes.problems()
     if of.audit.dropped:
         problems.append(f"{of.audit.dropped} audit lines are in the log only: the registry did not take them")
     return GatewaySnapshot(

@@ -246,13 +246,24 @@ def _read(path: str) -> dict[str, Any]:
             data = file.read(FILE_MAX + 1)
         if len(data) > FILE_MAX:
             raise ConfigError(f"{path}: larger than {FILE_MAX} bytes, so not a configuration file")
-        return tomllib.loads(data.decode())
+        return _flat(tomllib.loads(data.decode()))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; expected a readable TOML file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; expected a TOML file") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f'{path}: {error}; expected TOML, as in: log_level = "info"') from error
+
+
+def _flat(data: dict[str, Any]) -> dict[str, Any]:
+    """A key of a table is the option TABLE_KEY, so that a [table] may hold what belongs together."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        inner = (
+            {f"{key}_{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+        )
+        flat |= inner
+    return flat
 
 
 def _shown(raw: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -126,11 +127,24 @@ def _usable(texts: Iterable[str], whose: str) -> tuple[list[str], list[str]]:
     good: list[str] = []
     wrong: list[str] = []
     for text in texts:
-        try:
-            good += map(str, parse_pod_networks_untrusted([text]))
-        except PeerError as error:
-            wrong.append(f"{whose}: {error}")
+        network, problem = _judged(text)
+        if problem:
+            wrong.append(f"{whose}: {problem}")
+        else:
+            good.append(network)
     return good, wrong
+
+
+@lru_cache(
+    maxsize=1 << 15
+)  # a cluster's pod networks and more: judging one takes 50 µs, and they do not change
+def _judged(text: str) -> tuple[str, str]:
+    """The network in its one spelling, or why nobody may carry it."""
+    try:
+        (network,) = parse_pod_networks_untrusted([text])
+    except PeerError as error:
+        return "", str(error)
+    return str(network), ""
 
 
 def _elected(facts: Facts, type: str, replicas: int) -> list[Endpoint]:

@@ -64,6 +64,11 @@ class Cache(Generic[T]):
     def objects(self) -> Mapping[str, T]:
         return MappingProxyType(self._objects)
 
+    @property
+    def version(self) -> int:
+        """Grows with what was heard; the same number means the same to everybody who watches this API."""
+        return int(self._resource_version) if self._resource_version.isdigit() else 0
+
     def get(self, key: str) -> T | None:
         return self._objects.get(key)
 

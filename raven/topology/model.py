@@ -23,7 +23,7 @@ IPNetwork = IPv4Network | IPv6Network
 PROBE_NETWORK = IPv6Network("fd6b:aaf4:af96::/64")
 PROBE_PORT = 4501  # next to WireGuard's 4500
 
-POD_NETWORKS_MAX = 64  # per member; a Kubernetes node has two, a site router some
+POD_NETWORKS_MAX = 256  # per member; a node has two, the node that carries a site those of all its nodes
 _SHORTEST_PREFIX = {4: 8, 6: 16}  # so that 0.0.0.0/1 and 128.0.0.0/1 are no way around "no default route"
 
 _UNUSABLE = {

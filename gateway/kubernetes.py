@@ -1,0 +1,145 @@
+"""Joins the gateway to its Kubernetes cluster: Gateways tell the tunnels, and tunnels the Gateways.
+
+Above it the app, which imports and starts it where the options say so; below it `gateway.controllers`. What
+nodes carry is kept in the state directory, so that a gateway that starts while the API server is away carries
+the packets of all who were known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from gateway.controllers import networks
+from gateway.controllers.cluster import Cluster
+from gateway.controllers.conventions import PROXY
+from raven import log
+from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
+from raven.errors import StateError
+from raven.kube.access import find_access
+from raven.kube.client import Client
+from raven.kube.resources import Gateway as SiteGateway
+from raven.names import is_name
+from raven.registry import files
+from raven.topology.election import Health
+from raven.topology.model import POD_NETWORKS_MAX, IPNetwork
+
+if TYPE_CHECKING:
+    from gateway.app import Gateway
+
+KEPT = "kubernetes.json"  # in the state directory
+SETTLE = 0.2  # seconds in which changes of Gateways gather before the tunnels follow
+
+
+class _Kept(msgspec.Struct):
+    """What is remembered over a restart."""
+
+    carried: dict[str, list[str]] = {}
+
+
+class Kubernetes:
+    """One gateway's ties to its cluster."""
+
+    def __init__(self, of: Gateway) -> None:
+        """ConfigError where there is no cluster to be found."""
+        options = of.options
+        access = find_access(options.kubernetes_kubeconfig)
+        self._of = of
+        self._log = log.get("kubernetes")
+        self._kept = options.state_dir / KEPT
+        self.carried = _read(self._kept)
+        self.cluster = Cluster(
+            Client(access),
+            identity=of.state.name,
+            namespace=access.namespace,
+            service=options.kubernetes_service,
+            tunnels=self._tunnels,
+            log=self._log,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.cluster.run)
+            await self.cluster.ready.wait()
+            await self._follow()
+
+    def problems(self) -> list[str]:
+        crowded = [
+            f"Kubernetes: node {node} would carry {len(held)} pod networks, more than {POD_NETWORKS_MAX};"
+            " give its site neighbouring ones"
+            for node, held in self.carried.items()
+            if len(held) > POD_NETWORKS_MAX
+        ]
+        return [*self.cluster.problems(), *crowded]
+
+    def assigned(self, node: str) -> Sequence[IPNetwork] | None:
+        """The pod networks that the cluster has `node` carry; None for a node of no site."""
+        held = self.carried.get(node)
+        return None if held is None else held[:POD_NETWORKS_MAX]
+
+    async def _follow(self) -> None:
+        """Keeps the tunnels at what the Gateways say."""
+        view = self.cluster.view
+        assert view is not None
+        while True:
+            news = view.news
+            gateways = list(view.gateways.objects.values())
+            await self._carry(networks.carried(gateways))
+            self._list(gateways, view.gateways.version)
+            await news.wait()
+            await trio.sleep(SETTLE)
+
+    async def _carry(self, carried: networks.Carried) -> None:
+        changed = networks.moved(self.carried, carried)
+        if not changed:
+            return
+        self.carried = carried
+        for node in changed:
+            live = self._of.table.live(node)
+            if live is not None:
+                self._of.network.offer(node, live.hello.packets)
+        try:
+            data = msgspec.json.encode(_Kept({node: [*map(str, held)] for node, held in carried.items()}))
+            await trio.to_thread.run_sync(lambda: files.write(self._kept, data))
+        except StateError as error:
+            self._log.warning("not kept for a restart", why=str(error))
+
+    def _list(self, gateways: Sequence[SiteGateway], version: int) -> None:
+        """Agents keep tunnels to all gateways that can be dialled; with none known, to those they have."""
+        known = [
+            KnownGateway(name=node, address=address)
+            for node, address in networks.dialled(gateways).items()
+            if is_name(node)
+        ][:GATEWAYS_MAX]
+        if known and known != list(self._of.broadcast.gateways.gateways):
+            self._of.broadcast.list_gateways(GatewayList(revision=version, gateways=known))
+
+    def _tunnels(self, node: str, type: str) -> Health | None:
+        """What this gateway has measured of a node's tunnel; None for one that never joined."""
+        record = self._of.registry.node(node)
+        if record is None:
+            return None
+        if self._of.table.live(node) is None:
+            seen = record.last_seen
+            return Health(False, max(0.0, time.time() - seen) if seen is not None else float("inf"))
+        if type == PROXY or self._of.network.off:
+            return Health(True, 0.0)
+        lane = self._of.network.node_lane(node)
+        down = lane.state in ("down", "off")
+        return Health(not down, lane.handshake_age_s or float("inf") if down else 0.0)
+
+
+def _read(path: Path) -> networks.Carried:
+    """What was kept; nothing where there is nothing, or what is there cannot be read."""
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=_Kept).carried
+        return {node: tuple(map(ip_network, held)) for node, held in kept.items()}
+    except (OSError, ValueError):  # a DecodeError is a ValueError; the cluster will tell anew
+        return {}
