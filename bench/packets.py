@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bench import packet_load as load
 from bench.devices import DEBIAN, PLAIN, Contestant, Place, contestants, hub, one_wire, pods
-from bench.grid import Goal, Line, rendered
+from bench.grid import Goal, Line, markdown, rendered
 from bench.initiators import Initiators
 from bench.table import Row, machine
 from raven.keys import PrivateKey
@@ -187,6 +187,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.packets", description="raven-wg and wireguard-go.")
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement; medians are shown")
     parser.add_argument("--only", default="wire,pods,handshakes,flood", help="comma list of %(default)s")
+    parser.add_argument("--markdown", action="store_true", help="the table as bench/results keeps it")
     options = parser.parse_args()
     if reason := missing():
         print(f"make bench-packets: {reason}", file=sys.stderr)
@@ -194,6 +195,7 @@ def main() -> int:
     where = machine()
     rounds = options.rounds
     lines: list[Line] = []
+    failed = 0
     try:
         columns = contestants()
         parts: dict[str, Callable[[], Iterator[Line]]] = {
@@ -209,12 +211,15 @@ def main() -> int:
         parser.error(f"there is no {error}; choose from {', '.join(parts)}")
     except LabError as error:
         print(f"make bench-packets: {error}", file=sys.stderr)
-        return 1
+        failed = 1  # and what was measured before is shown
+    if options.markdown:
+        print(f"{where}; medians of {rounds} rounds\n\n{markdown(lines)}", end="")
+        return failed
     console = Console()
     console = console if console.is_terminal else Console(width=200)
     console.print(rendered(lines, title=f"medians of {rounds} rounds, the contestants in turns"))
     print(where)
-    return 0
+    return failed
 
 
 if __name__ == "__main__":
