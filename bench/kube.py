@@ -1,6 +1,6 @@
 """`make bench-kube`: kubectl through Raven beside kubectl without it, on a real Kubernetes.
 
-python -m bench.kube [--rounds N] [--only exec,cp] [--write]
+python -m bench.kube [--rounds N] [--only exec,cp] [--ways names,...] [--write]
 
 All API servers stand at once, and a round asks each in turn. Directly means that the site's router forwards
 the kubelet's port: the same machines and cables, without gateway and agent.
@@ -23,7 +23,7 @@ from tests.e2e_kube.control_plane import ApiServer
 from tests.e2e_kube.raven import up
 from tests.lab.errors import LabError
 
-RESULTS = Path(__file__).with_name("results") / "kube.md"
+RESULTS = Path(__file__).with_name("results")
 DIRECTLY = "directly"
 EXECS = 50  # of each contestant, one after the other
 SIZE = 1 << 30  # bytes of the copied file
@@ -36,32 +36,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kube", description="kubectl through Raven.")
     parser.add_argument("--rounds", type=int, default=3, help="copies of each contestant; medians are shown")
     parser.add_argument("--only", default="exec,cp", help="comma list of %(default)s")
-    parser.add_argument("--write", action="store_true", help="keep the table in bench/results/kube.md")
+    parser.add_argument("--ways", default=",".join(ways.WAYS), help="comma list of %(default)s")
+    parser.add_argument("--write", action="store_true", help="keep the tables in bench/results/kube-*.md")
     options = parser.parse_args()
     if reason := binaries.missing():
         print(f"make bench-kube: {reason}", file=sys.stderr)
         return 2
-    lines: list[Line] = []
+    tables: dict[str, list[Line]] = {}
     try:
         with Cluster(sites=("a",)) as cluster:
             up(cluster)
-            servers = {name: make(cluster) for name, make in ways.WAYS.items()}
+            servers = {name: ways.WAYS[name](cluster) for name in options.ways.split(",")}
             servers[DIRECTLY] = ways.direct(cluster)
             where = machine()
             for name in options.only.split(","):
-                lines += MEASURES[name](cluster, servers, options.rounds)
+                tables[name] = list(MEASURES[name](cluster, servers, options.rounds))
     except (LabError, OSError) as error:
         print(f"make bench-kube: {error}", file=sys.stderr)
         return 1
     console = Console()
     console = console if console.is_terminal else Console(width=140)
-    title = (
-        f"{EXECS} runs of exec, copies of {SIZE >> 30} GiB: medians of {options.rounds} interleaved rounds"
-    )
-    console.print(rendered(lines, title=title))
+    titles = {
+        "exec": f"{EXECS} runs of each, interleaved",
+        "cp": f"A file of {SIZE >> 30} GiB, medians of {options.rounds} interleaved rounds",
+    }
+    for name, lines in tables.items():
+        console.print(rendered(lines, title=titles[name]))
+        if options.write:
+            head = f"# kubectl {name} through Raven, and directly\n\n{where}. {titles[name]}."
+            (RESULTS / f"kube-{name}.md").write_text(f"{head}\n\n{markdown(lines)}")
     print(where)
-    if options.write:
-        RESULTS.write_text(f"# kubectl through Raven, and directly\n\n{where}. {title}.\n\n{markdown(lines)}")
     return 0
 
 
@@ -75,7 +79,7 @@ def execs(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
 
     taken = _interleaved(EXECS, servers, once)
     for label, share, goals in (("p50", 0.5, [Goal(ratio=1.15, peer=DIRECTLY)]), ("p99", 0.99, [])):
-        for name in ways.WAYS:
+        for name in _ways(servers):
             figures = {key: percentile(taken[of], share) for key, of in ((OURS, name), (DIRECTLY, DIRECTLY))}
             what = f"kubectl exec true by {name}, {label}"
             yield Line(what=what, unit="ms", figures=figures, higher_is_better=False, goals=goals)
@@ -101,13 +105,17 @@ def copies(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
         taken = _interleaved(rounds, servers, lambda server: rate(server, source, target))  # noqa: B023
         if target == str(back) and back.stat().st_size != SIZE:
             raise LabError(f"{back.stat().st_size} bytes came back of {SIZE}")
-        for name in ways.WAYS:
+        for name in _ways(servers):
             figures = {OURS: statistics.median(taken[name]), DIRECTLY: statistics.median(taken[DIRECTLY])}
             goals = [Goal(ratio=0.8, peer=DIRECTLY)]
             yield Line(what=f"kubectl cp {what} by {name}", unit="MiB/s", figures=figures, goals=goals)
 
 
 MEASURES = {"exec": execs, "cp": copies}
+
+
+def _ways(servers: Servers) -> list[str]:
+    return [name for name in servers if name != DIRECTLY]
 
 
 def _interleaved(

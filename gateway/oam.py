@@ -16,6 +16,7 @@ from gateway.audit import RegistryAudit
 from gateway.oam_connect import HttpProxy
 from gateway.oam_entry import Entries
 from gateway.oam_identity import Identities
+from gateway.oam_kubelet_door import kubelet_doors
 from gateway.oam_requests import Requests
 from gateway.oam_sni import NameSplicer
 from gateway.options import GatewayOptions
@@ -74,6 +75,7 @@ class Oam:
             each_max=options.oam_each_max,
         )
         self._splicers: list[NameSplicer] = []
+        self._kubelet_doors = list(kubelet_doors(options, self.requests, registry, state.cluster))
         self._listeners: list[tuple[list[trio.SocketListener], _Handler]] = []
 
     def renew_context(self) -> None:
@@ -102,6 +104,9 @@ class Oam:
             self._splicers.append(splicer)
             serve_named = partial(entries.serve_named, splicer)
             tcp.append((f"names, port {lead.port}", "names_listen", lead.address, serve_named))
+        for door, lead in self._kubelet_doors:
+            serve_door = partial(entries.serve_tls_door, door)
+            tcp.append((f"kubelets, port {lead.port}", "kubelet_listen", lead.address, serve_door))
         for what, key, address, serve in tcp:
             listeners = await open_listeners(key, *address)
             self._listeners.append((listeners, serve))
@@ -129,6 +134,8 @@ class Oam:
         self.proxy.drain()
         for splicer in self._splicers:
             splicer.draining = True
+        for door, _ in self._kubelet_doors:
+            door.proxy.drain()
 
     async def keep(self) -> None:
         """Until cancelled: follows the policy's file, judges again what is under way."""

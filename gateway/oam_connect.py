@@ -146,8 +146,7 @@ class HttpProxy:
     async def _dispatch(
         self, stream: trio.abc.HalfCloseableStream, buffer: HeadBuffer, request: RequestHead, record: Request
     ) -> _Then:
-        raven_node = [value.decode("latin-1") for value in request.values(b"raven-node")]
-        route = find_route(request.method, request.target, raven_node, self._requests.is_node)
+        route = self._find_route(stream, request, record)
         if route is None:
             page = find_page(request, self._pages(record.asker))
             keep = request.persistent and request.body == 0 and not self.draining
@@ -172,7 +171,7 @@ class HttpProxy:
         record: Request,
     ) -> _Then:
         """Between the asker and the target until the request has ended."""
-        upstream = await self._requests.open(record)
+        upstream = await self._open(record)
         if request.method == "CONNECT":
             await self._connect(stream, buffer, upstream, record)
             return _Then.CLOSE
@@ -216,6 +215,17 @@ class HttpProxy:
         record.detail = result.aborted
         if result.aborted:
             self._requests.broken["aborted"] += 1
+
+    def _find_route(
+        self, stream: trio.abc.HalfCloseableStream, request: RequestHead, record: Request
+    ) -> Route | None:
+        """Where a request goes, None for the gateway's own pages; Refusal."""
+        raven_node = [value.decode("latin-1") for value in request.values(b"raven-node")]
+        return find_route(request.method, request.target, raven_node, self._requests.is_node)
+
+    async def _open(self, record: Request) -> trio.abc.HalfCloseableStream:
+        """A stream to the target of the request; Refusal."""
+        return await self._requests.open(record)
 
     def _pages(self, asker: Asker) -> Pages:
         """The gateway's own pages; what they tell of nodes is for those who may reach something there."""

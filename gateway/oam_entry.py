@@ -11,6 +11,8 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -38,6 +40,15 @@ STRANGERS_EACH: Final = 256  # of one network
 FAREWELL_MAX: Final = 0.5  # seconds in which somebody turned away may read why
 FAREWELL_READ: Final = 16 * 1024  # bytes
 FAREWELLS_MAX: Final = 64  # at once; a flood is not told why
+
+
+@dataclass(frozen=True, slots=True)
+class TLSDoor:
+    """A door where TLS ends: what it shows, whom it believes, and what is behind it."""
+
+    context: Callable[[], ssl.SSLContext]  # asked for each connection: certificates are renewed meanwhile
+    identities: Identities
+    proxy: HttpProxy
 
 
 class Entries:
@@ -69,7 +80,11 @@ class Entries:
         await self._serve(stream, self._serve_plain, say_no=self._say_no)
 
     async def serve_tls(self, stream: trio.SocketStream) -> None:
-        await self._serve(stream, self._serve_tls)
+        assert self._context is not None, "nothing listens for TLS without a context"
+        await self.serve_tls_door(TLSDoor(self._context, self._identities, self._proxy), stream)
+
+    async def serve_tls_door(self, door: TLSDoor, stream: trio.SocketStream) -> None:
+        await self._serve(stream, partial(self._serve_tls, door))
 
     async def serve_named(self, splicer: NameSplicer, stream: trio.SocketStream) -> None:
         async def serve(stream: trio.SocketStream, asker: Asker, place: Place) -> None:
@@ -142,16 +157,15 @@ class Entries:
     async def _serve_plain(self, stream: trio.SocketStream, asker: Asker, place: Place) -> None:
         await self._proxy.serve(stream, asker, greeted=lambda: self._strangers.leave(place))
 
-    async def _serve_tls(self, stream: trio.SocketStream, asker: Asker, place: Place) -> None:
-        assert self._context is not None, "nothing listens for TLS without a context"
-        secured = await server_handshake(stream, self._context(), timeout=HANDSHAKE_MAX)
+    async def _serve_tls(self, door: TLSDoor, stream: trio.SocketStream, asker: Asker, place: Place) -> None:
+        secured = await server_handshake(stream, door.context(), timeout=HANDSHAKE_MAX)
         try:
-            asker = self._identities.by_certificate(secured, asker)
+            asker = door.identities.by_certificate(secured, asker)
         except BaseException:
             await trio.aclose_forcefully(secured)
             raise
         talking = HalfCloseableTLSStream(secured.socket)
-        await self._proxy.serve(talking, asker, greeted=lambda: self._strangers.leave(place))
+        await door.proxy.serve(talking, asker, greeted=lambda: self._strangers.leave(place))
 
     async def _say_no(self, stream: trio.SocketStream, why: str) -> None:
         """One answer to whatever was going to be asked; reads on for a moment, lest a reset overtake it."""

@@ -27,6 +27,7 @@ from raven.net.source_network import network_of
 from raven.net.tunnel import StreamRefused, TunnelLost
 from raven.oam.asker import Asker
 from raven.oam.audit import Audit, AuditLine
+from raven.oam.kubelet import KubeletRequest
 from raven.oam.permits import Policy
 from raven.oam.refusal import Refusal, offline_node, unknown_node
 from raven.oam.target import Target, at_address
@@ -61,6 +62,7 @@ class Request:
     to_target: int = 0
     from_target: int = 0
     detail: str = ""
+    asks: KubeletRequest | None = None  # where it could be read
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)  # cancelled when it may not go on
 
     def refused(self, refusal: Refusal) -> None:
@@ -124,7 +126,8 @@ class Requests:
         """Returns if the policy permits the request; Refusal otherwise."""
         assert request.target is not None
         target = request.target
-        self._policy().judge(request.asker, target.node, target.host, target.port)
+        verb = request.asks.verb if request.asks is not None else None
+        self._policy().judge(request.asker, target.node, target.host, target.port, verb)
 
     async def open(self, request: Request) -> trio.abc.HalfCloseableStream:
         """A stream to the target; Refusal with the sentence of whoever knows best why there is none."""

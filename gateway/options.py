@@ -74,6 +74,56 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             parse=Lead.parse,
         ),
     ] = ()
+    kubelet_listen: Annotated[
+        tuple[Lead, ...],
+        option(
+            "Where the gateway itself ends TLS in front of the kubelets, so that --policy can tell verbs "
+            "apart. Needs the six files below.",
+            metavar="A:P[=PORT]",
+            expected="addresses to listen on, as in 0.0.0.0:10263",
+            parse=Lead.parse,
+        ),
+    ] = ()
+    kubelet_listen_certificate: Annotated[
+        Path | None,
+        option(
+            "Certificate that this entry shows: for the nodes' names, by a CA that the API server believes "
+            "kubelets with.",
+            metavar="FILE",
+            expected="a file",
+            parse=Path,
+        ),
+    ] = None
+    kubelet_listen_key: Annotated[
+        Path | None,
+        option("Its key.", metavar="FILE", expected="a file", parse=Path),
+    ] = None
+    kubelet_listen_client_ca: Annotated[
+        Path | None,
+        option(
+            "CA of the clients' certificates at this entry; whoever shows none is not let in.",
+            metavar="FILE",
+            expected="a file",
+            parse=Path,
+        ),
+    ] = None
+    kubelet_client_certificate: Annotated[
+        Path | None,
+        option("What the gateway shows to kubelets there.", metavar="FILE", expected="a file", parse=Path),
+    ] = None
+    kubelet_client_key: Annotated[
+        Path | None,
+        option("Its key.", metavar="FILE", expected="a file", parse=Path),
+    ] = None
+    kubelet_ca: Annotated[
+        Path | None,
+        option(
+            "CA of the kubelets' serving certificates, which are verified always, with the node's name.",
+            metavar="FILE",
+            expected="a file",
+            parse=Path,
+        ),
+    ] = None
     oam_socket: Annotated[
         Path | None,
         option(

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from agent.options import AgentOptions
 from gateway.options import GatewayOptions
-from raven.config import Address, fields, flags, load, parse_dial, reference
+from raven.config import Address, Lead, fields, flags, load, parse_dial, reference
 from raven.errors import ConfigError
 
 
@@ -159,6 +159,16 @@ def test_addresses() -> None:
             Address.parse(text)
     with pytest.raises(ValueError, match="needs a host and a port"):
         parse_dial("gw:0")
+
+
+def test_a_lead_is_an_address_and_the_port_of_a_node() -> None:
+    assert Lead.parse("0.0.0.0:10263") == Lead(Address("0.0.0.0", 10263), 10250)
+    assert Lead.parse("[::1]:9445=9445") == Lead(Address("::1", 9445), 9445)
+    for text in ("0.0.0.0:10263", "[::1]:9445=9445"):
+        assert str(Lead.parse(text)) == text
+    for text in ("10263", "*:10263=", "*:10263=0", "*:10263=65536", "*:10263=a", "*:=1"):
+        with pytest.raises(ValueError, match=r"port|host"):
+            Lead.parse(text)
 
 
 if __name__ == "__main__":

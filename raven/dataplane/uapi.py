@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -76,15 +77,15 @@ class UapiServer:
         for client in self._clients:
             client.close()
 
-    def answer(self, request: str) -> str:
-        """The answer to one whole request."""
+    def answering(self, request: str) -> Generator[None, None, str]:
+        """The answer to one whole request, in steps; a change is applied in the last one, and whole."""
         lines = request.splitlines()
         verb = lines[0] if lines else ""
         try:
             if verb == uapi.GET:
                 return uapi.format_get(self._device.state())
             if verb == uapi.SET:
-                self._device.configure(uapi.parse_set_untrusted(lines[1:]))
+                self._device.configure((yield from uapi.parsing_untrusted(lines[1:])))
                 return uapi.format_errno(0)
             if verb == uapi.COUNTERS:
                 return uapi.format_counters(self._device.state().counters)
@@ -112,6 +113,8 @@ class _Client(asyncio.Protocol):
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
+        self._searched = 0  # bytes of it that hold no request's end
+        self._steps: Generator[None, None, str] | None = None  # of the request that is being answered
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are asyncio's by their methods, not by inheritance.
@@ -121,16 +124,38 @@ class _Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
-        searched = max(0, len(self._received) - 1)
         self._received += data
-        while (end := self._received.find(b"\n\n", searched)) >= 0:
-            request = self._received[:end].decode("utf-8", "replace")
-            del self._received[: end + 2]
-            searched = 0
-            self._transport.write(self._server.answer(request).encode())
+        if self._steps is None:
+            self._go_on()
         if len(self._received) > uapi.REQUEST_MAX:
             self._transport.write(uapi.format_errno(-errno.EMSGSIZE).encode())
             self._transport.close()
+
+    def _go_on(self) -> None:
+        """Answers what came, request after request; in a long one packets pass between two steps."""
+        assert self._transport is not None
+        while (steps := self._steps or self._begin()) is not None:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._steps = None
+                if not self._transport.is_closing():
+                    self._transport.write(end.value.encode())
+            else:
+                asyncio.get_running_loop().call_soon(self._go_on)
+                return
+
+    def _begin(self) -> Generator[None, None, str] | None:
+        """The steps of the next whole request, if there is one."""
+        end = self._received.find(b"\n\n", self._searched)
+        if end < 0:
+            self._searched = max(0, len(self._received) - 1)
+            return None
+        request = self._received[:end].decode("utf-8", "replace")
+        del self._received[: end + 2]
+        self._searched = 0
+        self._steps = self._server.answering(request)
+        return self._steps
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._transport is not None:

@@ -122,6 +122,19 @@ def oam_context(certificate: Path, key: Path, client_ca: Path, *, strict: bool) 
     return context
 
 
+def kubelet_context(certificate: Path, key: Path, kubelet_ca: Path) -> ssl.SSLContext:
+    """For dialling kubelets: shows a certificate, wants a chain to their CA and a name, at this clock's time.
+
+    StateError when a file cannot be loaded.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, ["http/1.1"])
+    context.verify_flags &= (
+        ~ssl.VerifyFlags.VERIFY_X509_STRICT
+    )  # clusters' CAs leave out what was never missed
+    _load(context, _Files(certificate, key, kubelet_ca))
+    return context
+
+
 def join_context() -> ssl.SSLContext:
     """For first contact: verifies nothing, because there is nothing yet to verify with.
 
@@ -198,6 +211,7 @@ _ALERT_SENTENCES = {
     "TLSV1_ALERT_PROTOCOL_VERSION": "the other end does not speak TLS 1.3",
     "TLSV1_ALERT_UNKNOWN_CA": "the other end does not know the CA of our certificate",
     "SSLV3_ALERT_BAD_CERTIFICATE": "the other end finds our certificate unusable",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the other end has to show a certificate, and did not",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the other end asks for a certificate",
 }
 

@@ -17,6 +17,7 @@ import msgspec
 
 from raven.errors import ConfigError
 from raven.oam.asker import Asker, Who, matches_any
+from raven.oam.kubelet import Verb
 from raven.oam.policy import METADATA_ADDRESSES, Anywhere, Rule, literal_address, normal_host, real_address
 from raven.oam.refusal import Refusal
 
@@ -49,22 +50,30 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     who: _Words
     targets: _Words
     nodes: _Words = msgspec.field(default_factory=lambda: ["*"])
+    verbs: _Words | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """`who` may reach `targets` of `nodes`."""
+    """`who` may reach `targets` of `nodes`, for `verbs` alone where there are any.
+
+    Verbs are seen where the gateway ends TLS in front of a kubelet, and nowhere else: a permit with verbs
+    permits nothing at another entry.
+    """
 
     who: tuple[Who, ...]
     nodes: tuple[str, ...]  # names, in which * stands for any characters
     targets: tuple[Rule, ...]
+    verbs: tuple[Verb, ...] | None = None  # None for all, and for what has none
 
     def names(self, node: str) -> bool:
         return any(fnmatchcase(node, pattern) for pattern in self.nodes)
 
-    def covers(self, node: str, host: str, port: int) -> bool:
-        return self.names(node) and any(
-            rule.permits_port(port) and _is_host(rule, host) for rule in self.targets
+    def covers(self, node: str, host: str, port: int, verb: Verb | None = None) -> bool:
+        return (
+            (self.verbs is None or verb in self.verbs)
+            and self.names(node)
+            and any(rule.permits_port(port) and _is_host(rule, host) for rule in self.targets)
         )
 
 
@@ -99,21 +108,23 @@ class Policy:
             raise ConfigError("\n".join(problems))
         return cls(tuple(permits))
 
-    def judge(self, asker: Asker, node: str, host: str, port: int) -> None:
-        """Returns if `asker` may reach `host` ("" is the node itself) at `port` of `node`.
+    def judge(self, asker: Asker, node: str, host: str, port: int, verb: Verb | None = None) -> None:
+        """Returns if `asker` may reach `host` ("" is the node itself) at `port` of `node`, for `verb`.
 
         Refusal "no-identity" where somebody else might, and the asker has not said who it is; else
         "not-permitted".
         """
         named = False
         for permit in self.permits:
-            if permit.covers(node, host, port):
+            if permit.covers(node, host, port, verb):
                 if matches_any(permit.who, asker):
                     return
                 named = True
         shown = (
             f"{node}:{port}" if not host else f"{f'[{host}]' if ':' in host else host}:{port} behind {node}"
         )
+        if verb is not None:
+            shown = f"{verb} at {shown}"
         if named and not asker.names:
             raise Refusal(
                 "no-identity",
@@ -152,12 +163,13 @@ def _problems(entry: Any) -> Iterator[str]:
         permit = msgspec.convert(entry, _Entry)
     except msgspec.ValidationError as error:
         text = str(error).replace(" - at `$", " at `permit").removesuffix("`")
-        yield f": {text}; expected who, targets and maybe nodes, each a list of words"
+        yield f": {text}; expected who, targets and maybe nodes and verbs, each a list of words"
         return
     for key, words, parse in (
         ("who", permit.who, Who.parse),
         ("nodes", permit.nodes, _check_nodes),
         ("targets", permit.targets, _check_target),
+        ("verbs", permit.verbs or [], _check_verb),
     ):
         for number, word in enumerate(words):
             try:
@@ -171,6 +183,7 @@ def _permit(entry: _Entry) -> Permit:
         who=tuple(map(Who.parse, entry.who)),
         nodes=tuple(entry.nodes),
         targets=tuple(map(Rule.parse, entry.targets)),
+        verbs=None if entry.verbs is None else tuple(map(Verb, entry.verbs)),
     )
 
 
@@ -182,6 +195,11 @@ def _check_nodes(word: str) -> None:
 def _check_target(word: str) -> None:
     if Rule.parse(word).who:
         raise ValueError(f"{word!r}: here who asks stands in `who`, not behind the target")
+
+
+def _check_verb(word: str) -> None:
+    if word not in set(Verb):
+        raise ValueError(f"{word!r}: expected one of {', '.join(Verb)}")
 
 
 def default_policy() -> Policy:

@@ -33,6 +33,7 @@ STATUS: Final = {
     "tunnel-lost": 502,
     "agent-error": 502,  # the agent could not say more
     "no-answer": 502,  # the target closed before it answered
+    "bad-kubelet-tls": 502,  # the kubelet did not prove to be the node's
     "bad-answer": 502,  # the target's answer is not HTTP
     "offline-node": 503,
     "reconnecting": 503,  # its tunnel waits for another transport

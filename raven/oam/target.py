@@ -117,6 +117,11 @@ def known_address_untrusted(text: str) -> str:
     return "" if useless else str(address)
 
 
+def host_of_authority(authority: str) -> str:
+    """The host in `HOST` or `HOST:PORT`, as targets spell it; Refusal "bad-target"."""
+    return _parse_authority(authority, _HTTP_PORT)[0]
+
+
 def _parse_authority(authority: str, default_port: int | None) -> tuple[str, int]:
     """Host (lower case, no brackets, no final dot) and port; Refusal otherwise."""
     match = _AUTHORITY.fullmatch(authority)

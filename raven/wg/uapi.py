@@ -9,7 +9,7 @@ paths, superframes. So are the keys `raven_probes`, `raven_rekey` and `raven_sup
 """
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from raven.keys import PresharedKey, PrivateKey, PublicKey
@@ -42,6 +42,7 @@ SET = "set=1"
 COUNTERS = "raven_counters=1"
 STATUS = "raven_status=1"
 
+STEP = 250  # lines of a request that are parsed at once: 2 ms
 REQUEST_MAX = (
     16 << 20
 )  # bytes; 130,560 allowed IPs of 55 bytes are 7 MB, and no more is ever held for one client
@@ -63,6 +64,7 @@ __all__ = [
     "parse_get_untrusted",
     "parse_set_untrusted",
     "parse_status_untrusted",
+    "parsing_untrusted",
 ]
 
 
@@ -107,12 +109,25 @@ def parse_set_untrusted(lines: Iterable[str]) -> DeviceChange:
 
     EINVAL: a value that cannot be read; EPROTO: a key that is unknown, misplaced, or not `key=value`.
     """
+    steps = parsing_untrusted(lines)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            change: DeviceChange = end.value
+            return change
+
+
+def parsing_untrusted(lines: Iterable[str]) -> Generator[None, None, DeviceChange]:
+    """`parse_set_untrusted` in steps: between two of them a device can do what does not wait."""
     private_key: PrivateKey | None = None
     listen_port: int | None = None
     fwmark: int | None = None
     replace_peers = False
     peers: list[_PeerSection] = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
+        if number % STEP == 0:
+            yield
         line = line.rstrip("\r\n")
         if not line:
             break

@@ -191,3 +191,35 @@ def test_clients_beyond_the_bound_are_turned_away(tmp_path: Path) -> None:
             one.close()
 
     serve(tmp_path, talk)
+
+
+def test_a_long_change_lets_the_loop_turn(tmp_path: Path) -> None:
+    """What a second client asks meanwhile is answered before the first one's 20,000 networks are read."""
+    networks = "".join(f"allowed_ip=10.{i >> 8}.{i & 255}.0/24\n" for i in range(20_000))
+    order = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        second_reader, second_writer = await asyncio.open_unix_connection(tmp_path / "wgtest.sock")
+        writer.write(f"set=1\npublic_key={bytes(range(32)).hex()}\n{networks}\nset=1\nfwmark=7\n\n".encode())
+        await writer.drain()
+
+        async def first() -> None:
+            assert await reader.readuntil(b"\n\n") == b"errno=0\n\n"
+            order.append("first")
+            assert await reader.readuntil(b"\n\n") == b"errno=0\n\n"
+
+        async def second() -> None:
+            second_writer.write(b"get=1\n\n")
+            assert (await second_reader.readuntil(b"\n\n")).endswith(b"errno=0\n\n")
+            order.append("second")
+
+        try:
+            await asyncio.gather(first(), second())
+        finally:
+            second_writer.close()
+            await second_writer.wait_closed()
+
+    recorder = serve(tmp_path, talk)
+    assert order == ["second", "first"]
+    assert [len(peer.allowed_ips) for peer in recorder.changes[0].peers] == [20_000]
+    assert recorder.changes[1].fwmark == 7

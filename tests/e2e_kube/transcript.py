@@ -21,6 +21,10 @@ from tests.lab.errors import LabError
 from tests.lab.waiting import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "kubernetes-transcript.md"
+_COLUMNS = (
+    "NODE:.metadata.name,ADDRESS:.status.addresses[0].address,KUBELET:.status.nodeInfo.kubeletVersion,"
+    "RUNTIME:.status.nodeInfo.containerRuntimeVersion"
+)
 _OPENING = """\
 # kubectl through Raven, as it was printed
 
@@ -61,7 +65,7 @@ def write(cluster: Cluster) -> str:
     pods.deploy(cluster.server, pods.pod("cat", "site-b", "exec cat", stdin=True))
     page = Transcript(server)
     page.section("The nodes, and that the cloud cannot dial them")
-    page.kubectl("get nodes -o wide")
+    page.kubectl(f"get nodes -o custom-columns={_COLUMNS}")
     for address in (wires.SITE, cluster.world.sites["a"].nat_address):
         curl = ("curl", "-sSk", "-m", "3", f"https://{address}:10250/healthz")
         refused = cluster.world.cloud.run(*curl, check=False)
@@ -129,13 +133,13 @@ def _shell(page: Transcript, server: ApiServer) -> None:
 
 def _attach(page: Transcript, server: ApiServer) -> None:
     line = "attach -i cat"
-    with Running(server, *shlex.split(line)) as attached:
+    with Running(server, *shlex.split(line), tty=True) as attached:
         attached.until("command prompt")
         attached.type("hello, edge\n")
-        attached.until("hello, edge\n")
+        attached.until("hello, edge\nhello, edge\n")  # as typed, and as cat says it
         attached.interrupt()
         attached.wait()
-        page.shown(f"echo 'hello, edge' | kubectl {line}", attached.said + "^C")
+        page.shown(f"kubectl {line}", attached.said + "^C")
 
 
 def _forward(page: Transcript, server: ApiServer) -> None:

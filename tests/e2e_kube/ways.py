@@ -5,25 +5,55 @@ gateway's machine, so that all of them stand at once; in a real cluster a Servic
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer
 
 EGRESS = "127.0.0.1:10265"  # HTTP CONNECT over TLS
 SOCKET = "oam.sock"  # HTTP CONNECT over a Unix socket, in the world's directory
+KUBELETS = "127.0.0.3:10250"  # TLS ends at the gateway, and begins again to the kubelet
 NAMES = "127.0.0.2:10250"  # spliced by server name; an address's port is the one API servers dial
+
+
+# What the API server may do, and the operator on the gateway's machine; nobody else.
+POLICY = """
+[[permit]]
+who = ["cert:kube-apiserver-kubelet-client", "uid:0"]
+targets = ["node:10250"]
+
+[[permit]]
+who = ["from:127.0.0.0/8"]
+targets = ["node:10250"]
+"""
 
 
 def options(cluster: Cluster) -> list[str]:
     """What the gateway is told so that every way stands."""
     pki = cluster.pki
-    cluster.authority.sign("raven-oam", "raven-gateway", hosts=["127.0.0.1", "localhost"])
+    nodes = [site.name for site in cluster.world.sites.values()]
+    cluster.authority.sign("raven-oam", "raven-gateway", hosts=["127.0.0.1", "localhost", *nodes])
+    cluster.authority.sign("raven-kubelet-client", "raven-gateway", groups=["system:masters"])
     return [
         *("--oam-tls-listen", EGRESS, "--oam-client-ca", str(pki / "ca.crt")),
         *("--oam-tls-certificate", str(pki / "raven-oam.crt"), "--oam-tls-key", str(pki / "raven-oam.key")),
         *("--oam-socket", str(cluster.world.directory / SOCKET)),
         *("--names-listen", NAMES),
+        *("--kubelet-listen", KUBELETS, "--kubelet-listen-client-ca", str(pki / "ca.crt")),
+        *("--kubelet-listen-certificate", str(pki / "raven-oam.crt")),
+        *("--kubelet-listen-key", str(pki / "raven-oam.key")),
+        *("--kubelet-client-certificate", str(pki / "raven-kubelet-client.crt")),
+        *("--kubelet-client-key", str(pki / "raven-kubelet-client.key")),
+        *("--kubelet-ca", str(pki / "ca.crt"), "--policy", str(policy_file(cluster))),
     ]
+
+
+def policy_file(cluster: Cluster) -> Path:
+    """The gateway's policy; whoever changes it puts `POLICY` back."""
+    path = cluster.world.directory / "policy.toml"
+    if not path.exists():
+        path.write_text(POLICY)
+    return path
 
 
 def egress_tcp(cluster: Cluster) -> ApiServer:
@@ -49,6 +79,11 @@ def names(cluster: Cluster) -> ApiServer:
     return cluster.control_plane.api_server(hosts=_leading_to(cluster, NAMES))
 
 
+def terminating(cluster: Cluster) -> ApiServer:
+    """The nodes' names lead to where the gateway ends TLS in front of the kubelets."""
+    return cluster.control_plane.api_server(hosts=_leading_to(cluster, KUBELETS))
+
+
 def direct(cluster: Cluster) -> ApiServer:
     """Without Raven, for comparisons: the sites' routers forward the kubelets' port."""
     addresses = {site.name: cluster.expose(letter) for letter, site in cluster.world.sites.items()}
@@ -64,4 +99,5 @@ WAYS: Mapping[str, Callable[[Cluster], ApiServer]] = {
     "egress-tcp": egress_tcp,
     "egress-unix": egress_unix,
     "names": names,
+    "terminating": terminating,
 }

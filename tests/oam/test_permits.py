@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raven.errors import ConfigError
 from raven.oam.asker import Asker, asker_from_address
+from raven.oam.kubelet import Verb
 from raven.oam.permits import Policy, default_policy
 from raven.oam.policy import DEFAULT_ALLOW, Rule
 from raven.oam.refusal import Refusal
@@ -28,9 +29,9 @@ ANYBODY = asker_from_address("10.0.0.3:1", "10.0.0.3")
 LOCAL = asker_from_address("127.0.0.1:1", "127.0.0.1")
 
 
-def verdict(policy: Policy, asker: Asker, node: str, host: str, port: int) -> str:
+def verdict(policy: Policy, asker: Asker, node: str, host: str, port: int, verb: Verb | None = None) -> str:
     try:
-        policy.judge(asker, node, host, port)
+        policy.judge(asker, node, host, port, verb)
     except Refusal as refusal:
         return refusal.reason
     return "allowed"
@@ -128,3 +129,31 @@ def test_all_problems_are_told_in_one_go() -> None:
 def test_any_text_is_a_policy_or_one_error(text: str) -> None:
     with suppress(ConfigError):
         Policy.parse(text)
+
+
+def test_verbs_are_told_apart_and_an_entry_that_cannot_see_them_gets_nothing_of_such_a_permit() -> None:
+    policy = Policy.parse(
+        """
+        [[permit]]
+        who = ["operator:alice"]
+        targets = ["node:10250"]
+        verbs = ["logs", "port-forward"]
+
+        [[permit]]
+        who = ["operator:bob"]
+        targets = ["node:10250"]
+        """
+    )
+    for verb in Verb:
+        allowed = "allowed" if verb in (Verb.LOGS, Verb.PORT_FORWARD) else "not-permitted"
+        assert verdict(policy, ALICE, "shop-1", "", 10250, verb) == allowed
+        assert verdict(policy, BOB, "shop-1", "", 10250, verb) == "allowed"
+    assert verdict(policy, ALICE, "shop-1", "", 10250) == "not-permitted"
+    assert verdict(policy, BOB, "shop-1", "", 10250) == "allowed"
+    with pytest.raises(Refusal, match="does not permit exec at shop-1:10250 to operator:alice"):
+        policy.judge(ALICE, "shop-1", "", 10250, Verb.EXEC)
+
+
+def test_a_verb_there_is_not_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"permit\[0\].verbs\[1\]: 'execute': expected one of logs, exec, "):
+        Policy.parse('[[permit]]\nwho=["*"]\ntargets=["node:1"]\nverbs=["logs", "execute"]')
