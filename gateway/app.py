@@ -152,6 +152,7 @@ class Gateway:
                 registry=registry,
                 gateways=self._addresses(),
                 peer=address,
+                shown=self.trust.shown(stream),
             ),
         )
         self._log = log.get("gateway")

@@ -46,19 +46,26 @@ async def serve_join(
     registry: Registry,
     gateways: Sequence[str],
     peer: str,
+    shown: str = "",
     now: Callable[[], float] = time.time,
     random: Random = os.urandom,
     step_timeout: float = STEP_TIMEOUT,
 ) -> JoinResult:
     """Serves one join over `stream` (TLS, handshake done) and closes it.
 
-    `gateways` are the HOST:PORTs the agent shall dial; `peer` is the address for the audit.
+    `gateways` are the HOST:PORTs the agent shall dial; `peer` is the address for the audit. `shown` is the CA
+    whose certificate this connection has, where that is not `authority`: it is what the other end asked for.
     """
     request: JoinMessage | None = None
     try:
         channel = JoinChannel(stream, step_timeout=step_timeout)
         await channel.send(
-            JoinHello(ca_pem=authority.certificate_pem, cluster=authority.cluster, now=now(), seen_as=peer)
+            JoinHello(
+                ca_pem=shown or authority.certificate_pem,
+                cluster=authority.cluster,
+                now=now(),
+                seen_as=peer,
+            )
         )
         try:
             request = await channel.receive()

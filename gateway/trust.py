@@ -15,6 +15,7 @@ from gateway.renew import is_outdated, renew
 from raven import __version__
 from raven.control.messages import VERSION, GatewayHello
 from raven.net.tls import ca_label, choose_by_ca, gateway_context
+from raven.net.tls_stream import TLSStream
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import CertificateRecord, Registry
 
@@ -35,11 +36,13 @@ class Trust:
     def load(self) -> None:
         """Makes everything anew from the state; StateError leaves it as it was."""
         state, previous = self._state, self._state.previous
-        context = gateway_context(state)
+        context, before, known = gateway_context(state), None, ""
         if previous is not None:
             known = previous.own_ca.read_text("ascii")
-            choose_by_ca(context, {ca_label(known): gateway_context(previous)})
+            before = gateway_context(previous)
+            choose_by_ca(context, {ca_label(known): before})
         self.context = context
+        self._before = before, known
         self.hello = GatewayHello(
             version=VERSION,
             gateway=state.name,
@@ -50,6 +53,11 @@ class Trust:
             ca_overlap=previous is not None,
         )
         self.outdated = self._outdated if previous is not None else None
+
+    def shown(self, stream: TLSStream) -> str:
+        """The CA before, where the other end has asked for its certificate; "" for the current one."""
+        context, known = self._before
+        return known if context is not None and stream.socket.context is context else ""
 
     def hello_again(self, node: str, serial: str, *, now: float) -> GatewayHello:
         """For a node whose tunnel is up: the CA there is now, and that it should renew under it at once."""

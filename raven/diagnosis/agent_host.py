@@ -31,7 +31,7 @@ async def examine(
     asked = target.parse(wanted, node or "node") if wanted else None
     found = list(state.findings) if state is not None else []
     dialled, spoiled = _gateways(gateways, snapshot, state)
-    contacts = await way.to(dialled)
+    contacts = await way.to(dialled, ca=state.ca if state else None)
     found += spoiled
     found += way.findings(
         contacts, ca=state.ca if state else None, cluster=state.agent.cluster if state and state.agent else ""

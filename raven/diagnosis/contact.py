@@ -32,8 +32,11 @@ _IP_MTU: Final = 14  # linux/in.h; the socket module has no name for it
 _IPV6_MTU: Final = 24  # linux/in6.h
 
 
-async def meet(gateway: Address, *, greet: bool = True) -> Contact:
-    """The way to `gateway`, as far as it goes; nothing on it raises."""
+async def meet(gateway: Address, *, greet: bool = True, known: str = "") -> Contact:
+    """The way to `gateway`, as far as it goes; nothing on it raises.
+
+    `known` is the `ca_label` of the CA that this host trusts: while a gateway has two, it shows that one.
+    """
     lookups = () if is_numeric(gateway.host) else await look_up(gateway.host)
     found = [address for lookup in lookups for address in lookup.addresses] or (
         [gateway.host] if is_numeric(gateway.host) else []
@@ -45,7 +48,7 @@ async def meet(gateway: Address, *, greet: bool = True) -> Contact:
         if not streams or not greet:
             return contact
         fastest = min(contact.connected, key=lambda attempt: attempt.seconds or 0.0)
-        return await _greeted(contact, streams.pop(fastest.address))
+        return await _greeted(contact, streams.pop(fastest.address), known)
     finally:
         for stream in streams.values():
             await trio.aclose_forcefully(stream)
@@ -134,11 +137,13 @@ def known_path_mtu(sock: trio.socket.SocketType | socket.socket) -> int | None:
     return None
 
 
-async def _greeted(contact: Contact, transport: trio.SocketStream) -> Contact:
+async def _greeted(contact: Contact, transport: trio.SocketStream, known: str) -> Contact:
     began = trio.current_time()
     try:
         source = str(Address(*transport.socket.getsockname()[:2]))
-        stream = await client_handshake(transport, join_context(), timeout=GREET_MAX)
+        stream = await client_handshake(
+            transport, join_context(), server_hostname=known or None, timeout=GREET_MAX
+        )
         try:
             if stream.selected_alpn_protocol() != JOIN_ALPN:
                 raise PeerError("wrong-alpn", f"it speaks TLS, and not {JOIN_ALPN}")

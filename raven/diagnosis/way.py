@@ -8,20 +8,23 @@ from collections.abc import Sequence
 import msgspec
 import trio
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from raven.config import Address
 from raven.diagnosis import judge
 from raven.diagnosis.contact import meet
 from raven.diagnosis.evidence import Contact
 from raven.diagnosis.finding import Finding
+from raven.net.tls import ca_label
 
 
-async def to(gateways: Sequence[Address]) -> list[Contact]:
-    """The contacts with `gateways`, made at once, in their order."""
+async def to(gateways: Sequence[Address], *, ca: x509.Certificate | None = None) -> list[Contact]:
+    """The contacts with `gateways`, made at once, in their order, by a host that trusts `ca` if any."""
+    known = "" if ca is None else ca_label(ca.public_bytes(Encoding.PEM).decode("ascii"))
     contacts: dict[Address, Contact] = {}
 
     async def one(gateway: Address) -> None:
-        contacts[gateway] = await meet(gateway)
+        contacts[gateway] = await meet(gateway, known=known)
 
     async with trio.open_nursery() as nursery:
         for gateway in dict.fromkeys(gateways):

@@ -172,6 +172,25 @@ async def test_a_node_whose_agent_does_not_run(tmp_path: Path) -> None:
     assert "systemctl start raven-agent" in here.verdict["next"]
 
 
+async def test_a_node_that_missed_a_new_ca_still_finds_its_gateway(tmp_path: Path) -> None:
+    """While both CAs are trusted, the gateway shows the one that this node knows."""
+    async with connected(tmp_path) as site:
+        await site.agent.stop()
+        before = (site.here.state / "ca.crt").read_bytes()
+        assert (await command(GATEWAY, "ca", "rotate", "--state-dir", site.here.state)).code == 0
+
+        async def shown() -> bytes:
+            return (site.here.state / "ca.crt").read_bytes()
+
+        await until(shown, lambda now: now != before, "the new CA")
+        # The file is there a moment before the listener has it.
+        await until(
+            lambda: on_agent(site.here, None), lambda told: told.verdict["hop"] == "daemon", "a known gateway"
+        )
+        here = await on_agent(site.here, None)
+    assert [finding["result"] for finding in here.of("tls")] == ["ok"]
+
+
 async def test_a_target_that_is_refused(tmp_path: Path) -> None:
     async with connected(tmp_path) as site:
         told = await on_agent(site.here, site.agent, "--target", "node:22")
