@@ -60,9 +60,10 @@ class ApiServer:
             "apply", "-f", "-", text=json.dumps({"kind": "List", "apiVersion": "v1", "items": objects})
         )
 
-    def name_hosts(self, addresses: Mapping[str, str]) -> None:
-        """What the server finds in its /etc/hosts besides localhost: addresses by name."""
-        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in addresses.items())]
+    def name_hosts(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """What the server finds in its /etc/hosts besides localhost: addresses by name, tried in order."""
+        lines = ["127.0.0.1 localhost"]
+        lines += [f"{address} {name}" for name, found in addresses.items() for address in found]
         self.hosts.write_text("\n".join(lines) + "\n")
 
     def stop(self) -> None:
@@ -112,7 +113,7 @@ class ControlPlane:
         *options: str,
         address_types: str = "Hostname,InternalIP",
         egress: Mapping[str, Any] | None = None,
-        hosts: Mapping[str, str] | None = None,
+        hosts: Mapping[str, Sequence[str]] | None = None,
     ) -> ApiServer:
         """One more API server, ready: how it addresses kubelets, its egress transport, and its /etc/hosts."""
         port, self._next_port = self._next_port, self._next_port + 1

@@ -4,7 +4,7 @@
 gateway's machine, so that all of them stand at once; in a real cluster a Service leads there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.e2e_kube.cluster import Cluster
@@ -86,13 +86,13 @@ def terminating(cluster: Cluster) -> ApiServer:
 
 def direct(cluster: Cluster) -> ApiServer:
     """Without Raven, for comparisons: the sites' routers forward the kubelets' port."""
-    addresses = {site.name: cluster.expose(letter) for letter, site in cluster.world.sites.items()}
+    addresses = {site.name: [cluster.expose(letter)] for letter, site in cluster.world.sites.items()}
     return cluster.control_plane.api_server(hosts=addresses)
 
 
-def _leading_to(cluster: Cluster, address: str) -> Mapping[str, str]:
+def _leading_to(cluster: Cluster, address: str) -> Mapping[str, Sequence[str]]:
     host = address.rpartition(":")[0]
-    return {site.name: host for site in cluster.world.sites.values()}
+    return {site.name: [host] for site in cluster.world.sites.values()}
 
 
 WAYS: Mapping[str, Callable[[Cluster], ApiServer]] = {
