@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -162,6 +163,15 @@ def families(of: Gateway) -> Iterator[Family]:
     yield by("reason", "tunnels_ended", "Tunnels that ended.", server.lost)
     yield by("verdict", "oam_requests", "O&M requests that ended.", of.audit.verdicts)
     yield by("reason", "oam_broken", "O&M requests that broke off.", of.oam.requests.broken)
+    yield by("reason", "oam_refused", "O&M connections turned away.", of.oam.entries.refused)
+    askers = Counter(request.asker.identity for request in of.oam.requests.live)
+    yield Family(
+        "oam_requests_open",
+        "O&M requests under way, by who asks.",
+        "gauge",
+        ("asker",),
+        {(asker,): count for asker, count in askers.items()},
+    )
     yield single("oam_connections", "O&M connections open now.", of.oam.proxy.connections)
     yield single("audit_lines_dropped", "Lines not in the registry.", of.audit.dropped, kind="counter")
     yield _per_node(
