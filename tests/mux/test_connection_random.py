@@ -1,4 +1,4 @@
-"""Many streams, random verbs, random flushes and cuts, against a model that is one byte string a direction.
+"""Many streams, random verbs, flushes, cuts and lost transports, against one byte string a direction.
 
 Whatever happens: bytes come out as they went in, in order; what an end holds stays within its limits; and
 when everything has ended nothing is left, neither streams nor spent budget.
@@ -9,10 +9,20 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from raven.errors import PeerError
 from raven.mux.codes import Priority, RefusalCode, ResetCode
 from raven.mux.connection import Connection, Limits
-from raven.mux.events import ConnectionEnded, Event, StreamAccepted, StreamId, StreamOpened, StreamReset
+from raven.mux.events import (
+    ConnectionEnded,
+    ControlReceived,
+    Event,
+    StreamAccepted,
+    StreamId,
+    StreamOpened,
+    StreamReset,
+)
 from raven.mux.flow import WAITING_MAX
+from raven.mux.resume import JOINED_MAX
 
 LIMITS = Limits(
     streams=20,
@@ -21,6 +31,7 @@ LIMITS = Limits(
     windows_total=300_000,
     window_least=2_000,
     control_queue=100_000,
+    grace=10.0,
 )
 
 
@@ -46,6 +57,8 @@ class Driver:
         self.halves: dict[StreamId, Half] = {}
         self.offered: list[StreamId] = []
         self.wire = bytearray()
+        self.told: list[bytes] = []  # control messages that went, and that came
+        self.heard: list[bytes] = []
         self.now = 0.0
 
     def usable(self) -> list[StreamId]:
@@ -69,7 +82,9 @@ class Driver:
                 self.halves[stream].answered = True
         elif choice == 3:
             connection.ping(self.now)
-            connection.send_control(rng.randbytes(rng.choice([0, 100, 20_000])))
+            message = rng.randbytes(rng.choice([0, 100, 20_000]))
+            if connection.send_control(message):
+                self.told.append(message)
         elif choice == 4 and usable and rng.random() < 0.3:
             self.end(rng.choice(usable))
         elif choice <= 10 and usable:
@@ -124,6 +139,8 @@ class Driver:
                 if stream in self.offered:
                     self.offered.remove(stream)
                     self.halves[stream].closed = True
+            case ControlReceived(data):
+                self.heard.append(data)
             case ConnectionEnded(error):
                 raise AssertionError(error)
 
@@ -137,10 +154,29 @@ class Driver:
             held += stream.receive.held
         assert held <= LIMITS.windows_total + 2 * LIMITS.streams * LIMITS.window_least
         assert self.connection._outbox.control_size <= LIMITS.control_queue
+        replay = self.connection._replay
+        kept = sum(map(len, replay._chunks))
+        assert (
+            kept - (replay.sent - replay.confirmed) <= JOINED_MAX + 300_000
+        )  # what one chunk may hold on to
 
 
+def cut(ends: tuple[Driver, Driver], rng: random.Random) -> None:
+    """The transport breaks with bytes under way; sooner or later both ends find each other on another."""
+    for end in ends:
+        end.wire.clear()
+        end.connection.transport_lost(PeerError("cut", "a middlebox"), end.now)
+    for _ in range(rng.randrange(30)):  # meanwhile their programs go on
+        rng.choice(ends).step()
+    left, right = ends
+    positions = left.connection.received, right.connection.received
+    left.connection.transport_came(positions[1], left.now)
+    right.connection.transport_came(positions[0], right.now)
+
+
+@pytest.mark.parametrize("cuts", [False, True])
 @pytest.mark.parametrize("seed", range(25))
-def test_random_traffic(seed: int) -> None:
+def test_random_traffic(seed: int, cuts: bool) -> None:
     rng = random.Random(seed)
     ends = (Driver(rng, initiator=True), Driver(rng, initiator=False))
 
@@ -158,6 +194,8 @@ def test_random_traffic(seed: int) -> None:
         if rng.random() < 0.5:
             carry(driver, other, rng.choice([1, 7, 1_000, 100_000]))
         driver.check_bounds()
+        if cuts and rng.random() < 0.02:
+            cut(ends, rng)
         if step % 50 == 0:
             for end in ends:
                 end.now += 0.01
@@ -189,6 +227,8 @@ def test_random_traffic(seed: int) -> None:
             assert half.closed or half.read_eof
         assert not end.connection._outbox
     compare(*ends)
+    assert ends[0].heard == ends[1].told
+    assert ends[1].heard == ends[0].told
     for end in ends:
         for stream in end.halves:
             end.connection.close(stream)
