@@ -236,7 +236,8 @@ def test_a_path_that_loses_datagrams_is_no_slower_than_with_plain_packets(
     finally:
         server.stop()
         left.ip("link set eth0 gso_max_segs 65535")
-    assert received[AES] > 0.6 * received[OFF], received
+    # On a machine at work, two such transfers of one kind differ by a third.
+    assert received[AES] > 0.5 * received[OFF], received
     assert 0 < status(right).rx_superframes < 1000, "they were tried, and given up"
 
     # And back up, once the path is good again.
