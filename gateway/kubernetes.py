@@ -7,6 +7,7 @@ the packets of all who were known.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from ipaddress import ip_network
@@ -19,6 +20,7 @@ import trio
 from gateway.controllers import networks
 from gateway.controllers.cluster import Cluster
 from gateway.controllers.conventions import PROXY
+from gateway.join import certificate_record
 from raven import log
 from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
 from raven.errors import StateError
@@ -26,7 +28,10 @@ from raven.kube.access import find_access
 from raven.kube.client import Client
 from raven.kube.resources import Gateway as SiteGateway
 from raven.names import is_name
+from raven.pki.csr import key_hash, read_csr_untrusted
+from raven.pki.token import hash_secret, new_token
 from raven.registry import files
+from raven.registry.interface import CertificateRecord, TokenRecord
 from raven.topology.election import Health
 from raven.topology.model import POD_NETWORKS_MAX, IPNetwork
 
@@ -61,6 +66,7 @@ class Kubernetes:
             service=options.kubernetes_service,
             tunnels=self._tunnels,
             log=self._log,
+            signing=(of.state.cluster, self._sign),
         )
 
     async def run(self) -> None:
@@ -120,6 +126,40 @@ class Kubernetes:
         ][:GATEWAYS_MAX]
         if known and known != list(self._of.broadcast.gateways.gateways):
             self._of.broadcast.list_gateways(GatewayList(revision=version, gateways=known))
+
+    async def _sign(self, node: str, csr_pem: str, asker: str) -> str:
+        """The certificate of a node that Kubernetes vouches for; on disk already. Its earlier ones end.
+
+        It goes the way of every join, with a token that nobody else ever has.
+        """
+        key = read_csr_untrusted(csr_pem)
+        now, of = time.time(), self._of
+        token = new_token(of.state.authority.pin, random=os.urandom)
+
+        def enrol() -> CertificateRecord:
+            of.registry.add_token(
+                TokenRecord(
+                    id=token.id,
+                    secret_hash=hash_secret(token.secret),
+                    node=node,
+                    reusable=False,
+                    created=now,
+                    expires=now + 60,
+                )
+            )
+            return of.registry.enrol(
+                token_id=token.id,
+                secret=token.secret,
+                node=node,
+                key_hash=key_hash(key),
+                now=now,
+                issue=lambda name: certificate_record(
+                    of.state.authority.issue_node(name, key, now=now, random=os.urandom), now=now
+                ),
+                asker=asker,
+            )
+
+        return (await trio.to_thread.run_sync(enrol)).pem
 
     def _tunnels(self, node: str, type: str) -> Health | None:
         """What this gateway has measured of a node's tunnel; None for one that never joined."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from gateway.controllers.certificates import SIGNER, CertificateReconciler, Sign
 from gateway.controllers.conventions import NAMESPACE
 from gateway.controllers.reconcile import Reconciler
 from gateway.controllers.site import Measured
@@ -23,14 +24,17 @@ from raven.kube.lease import Elector
 from raven.kube.recorder import Recorder
 from raven.kube.resources import (
     BLOCK_AFFINITIES,
+    CERTIFICATE_REQUESTS,
     GATEWAYS,
     GATEWAYS_V1ALPHA1,
     GROUP,
     SLICES,
     SLICES_V1BETA1,
+    CertificateSigningRequest,
     EndpointSlice,
     Kind,
 )
+from raven.kube.watch import Cache
 from raven.topology.election import Health
 
 LEASE = "raven-gateway"
@@ -52,9 +56,11 @@ class Cluster:
         tunnels: Measured,
         log: FilteringBoundLogger,
         wall: Callable[[], float] = time.time,
+        signing: tuple[str, Sign] | None = None,
     ) -> None:
         """`identity` is this gateway's; `namespace` and `service` name the Service of the gateways' pods;
-        `tunnels` is what this gateway has measured of a node's.
+        `tunnels` is what this gateway has measured of a node's. `signing` is the name of the certificates'
+        cluster and what signs; None leaves certificate requests alone.
         """
         self.client = client
         self.view: View | None = None  # None until the API server has told what it serves
@@ -66,6 +72,20 @@ class Cluster:
         self.queue: Queue[Key] = Queue(self._reconcile, log=log)
         self.recorder = Recorder(client, instance=identity, wall=wall, log=log)
         self._reconciler: Reconciler | None = None
+        self._certificates: CertificateReconciler | None = None
+        self.requests: Cache[CertificateSigningRequest] | None = None
+        if signing is not None:
+            self.requests = Cache(
+                client,
+                CERTIFICATE_REQUESTS,
+                field_selector=f"spec.signerName={SIGNER}",
+                changed=self._request_changed,
+                log=log,
+            )
+            name, sign = signing
+            self._certificates = CertificateReconciler(
+                client, self.requests.objects, cluster=name, sign=sign, wall=wall
+            )
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -77,6 +97,8 @@ class Cluster:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(view.run)
                 nursery.start_soon(self.recorder.run)
+                if self.requests is not None:
+                    nursery.start_soon(self.requests.run)
                 await view.wait_synced()
                 self.ready.set()
                 nursery.start_soon(self.elector.run, self._lead)
@@ -89,6 +111,8 @@ class Cluster:
         found = [f"Kubernetes: {self._missing}"] if self._missing else []
         if self.view is not None:
             found += self.view.problems()
+        if self.requests is not None and self.requests.problem:
+            found.append(f"Kubernetes: {self.requests.problem}")
         if self.elector.leading:
             found += [f"Kubernetes: {key}: {why}" for key, why in self.queue.problems.items()]
         return found
@@ -133,12 +157,25 @@ class Cluster:
         assert self.view is not None
         for key in self.view.everything():
             self.queue.add(key)
+        for name in self.requests.objects if self.requests is not None else ():
+            self.queue.add(Key("request", name))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.queue.run)
             nursery.start_soon(self._measure)
 
+    def _request_changed(
+        self, before: CertificateSigningRequest | None, after: CertificateSigningRequest | None
+    ) -> None:
+        if after is not None:
+            self._add(Key("request", after.metadata.name))
+
     async def _reconcile(self, key: Key) -> None:
         assert self._reconciler is not None
+        if key.what == "request":
+            assert self._certificates is not None
+            if said := await self._certificates(key.name):
+                self._log.info("certificate request", name=key.name, said=said)
+            return
         await self._reconciler(key)
 
     async def _measure(self) -> None:

@@ -57,8 +57,8 @@ _LABELS = {GATEWAY_LABEL, TYPE_LABEL, ENDPOINT_LABEL, SERVICE_NAME_LABEL, MANAGE
 class Key(NamedTuple):
     """What to look at again."""
 
-    what: str  # site, services, internal or hosts
-    name: str = ""  # of the Gateway
+    what: str  # site, services, internal, hosts, or request
+    name: str = ""  # of the Gateway or the certificate request
 
     def __str__(self) -> str:
         return f"{self.what} {self.name}".rstrip()

@@ -55,7 +55,7 @@ class Cache(Generic[T]):
         self._where = {"namespace": namespace, "selector": selector, "field_selector": field_selector}
         self._keep, self._changed, self._jitter = keep, changed, jitter
         self._objects: dict[str, T] = {}
-        self._heard = trio.current_time()
+        self._heard = float("inf")  # trio.current_time(); set in `run`, since a cache may be made before
         self._resource_version = ""
         self._pause = PAUSE
         self._log = log
@@ -88,6 +88,7 @@ class Cache(Generic[T]):
 
     async def run(self) -> None:
         """Until cancelled. Whatever the API server does, this does not raise."""
+        self._heard = trio.current_time()
         while True:
             began = trio.current_time()
             try:

@@ -91,3 +91,29 @@ def read_csr_untrusted(pem: str) -> PublicKey:
     if not signed:
         raise PeerError("bad-csr", "the certificate request is not signed by the key in it")
     return key
+
+
+def requested_name_untrusted(pem: str, uri_of: Callable[[str], str]) -> str:
+    """The one name that a request asks for; PeerError "bad-csr" for none, several, or any other kind.
+
+    `read_csr_untrusted` ignores names because whoever asks there has shown by other means who it is. This is
+    for a request that strangers to it judge: all that it asks for has to be said by its common name, and an
+    alternative name may only repeat it as `uri_of` spells it.
+    """
+    read_csr_untrusted(pem)
+    try:
+        request = x509.load_pem_x509_csr(pem.encode("utf-8", "replace"))
+        names = [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        others: list[str] = []
+        for extension in request.extensions:
+            if isinstance(extension.value, x509.SubjectAlternativeName):
+                others += [str(one.value) for one in extension.value]
+            elif isinstance(extension.value, x509.BasicConstraints) and extension.value.ca:
+                raise PeerError("bad-csr", "the certificate request asks to be a CA")
+    except UNUSABLE as error:
+        raise PeerError("bad-csr", "the certificate request cannot be read") from error
+    if len(names) != 1 or len(names) != len(request.subject):
+        raise PeerError("bad-csr", "the certificate request's subject is not one common name")
+    if any(other != uri_of(names[0]) for other in others):
+        raise PeerError("bad-csr", f"the certificate request has names beside node {names[0][:64]}")
+    return names[0]

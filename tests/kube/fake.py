@@ -252,8 +252,8 @@ def _selected(obj: JSON, namespace: str, query: dict[str, str]) -> bool:
             return False
     for term in filter(None, query.get("fieldSelector", "").split(",")):
         field, _, value = term.partition("=")
-        assert field == "metadata.name", field
-        if metadata["name"] != value:
+        held = {"metadata.name": metadata["name"], "spec.signerName": obj.get("spec", {}).get("signerName")}
+        if held[field] != value:
             return False
     return True
 
