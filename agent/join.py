@@ -1,41 +1,27 @@
-"""`raven-agent join`: first contact with a gateway, by a token that carries the hash of its CA's key.
+"""`raven-agent join`: makes the node's keys, joins through a gateway, and puts the identity on disk at once.
 
-Nothing is said to the other end before it has shown a CA that matches the pin, and a certificate of that CA
-on the very TLS connection. Runs once and exits, so it may import `cryptography`, which the running agent
-must not.
+What is said to the gateway stands in `raven.net.joining`. Runs once and exits, so it may import
+`cryptography`, which the running agent must not.
 """
 
-import hmac
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import trio
-from cryptography import x509
 
 from raven.config import Address
-from raven.control.messages import JoinAccepted, JoinHello, JoinRefused, JoinRequest
-from raven.errors import ConfigError, PeerError, RefusedError
+from raven.errors import ConfigError
 from raven.keys import PrivateKey
 from raven.names import is_name
-from raven.net.dial import dial
-from raven.net.join_channel import STEP_TIMEOUT, ByteStream, JoinChannel
+from raven.net.joining import join_through
 from raven.net.proxy import DIRECT, Ways
-from raven.net.tls import JOIN_ALPN, handshake_problem, join_context
-from raven.pki.certificate import check_leaf_untrusted, pin_of, read_ca_untrusted
-from raven.pki.csr import Key, key_hash, key_pem, load_key, make_csr, new_key
-from raven.pki.identity import Role
-from raven.pki.token import JoinToken, parse_token_untrusted, pin_text
+from raven.pki.csr import key_pem, load_key, new_key
+from raven.pki.token import parse_token_untrusted
 from raven.registry.agent_state import AgentFile, AgentState, JoinDraft
 from raven.wg.primitives import DhPrivateKey
 
 Random = Callable[[int], bytes]
-
-_HANDSHAKE_TIMEOUT = 10.0  # seconds
-_CLOSE_TIMEOUT = 1.0  # seconds to take leave, which only makes the gateway's log friendlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +30,6 @@ class Joined:
 
     state: AgentState
     clock_skew: float  # seconds the gateway's clock is ahead of ours
-
-
-class TlsStream(ByteStream, Protocol):
-    """A stream over TLS whose handshake is done."""
-
-    def getpeercert(self, binary_form: bool = False) -> Any: ...
 
 
 async def join(
@@ -65,22 +45,23 @@ async def join(
 ) -> Joined:
     """Joins as `node` through `gateway` and writes the identity into `directory`.
 
-    `force` replaces an identity that is already there. When the answer is lost on the way, the same call
-    again gets it: the gateway knows token and key. RefusedError when the gateway refuses, or is not the one
-    the token is for; PeerError when it cannot be reached or misbehaves; ConfigError for an unusable name;
-    StateError for an unusable directory.
+    `force` replaces an identity that is already there. Errors as of `join_through`; ConfigError for an
+    unusable name, StateError for an unusable directory.
     """
     if not is_name(node):
         raise ConfigError(f"--node {node!r}: expected lower-case letters, digits, '-' and '.', at most 253")
     parsed = parse_token_untrusted(token.strip())
     draft = JoinDraft(directory, force=force, make_keys=lambda: _make_keys(random), now=now())
     try:
-        stream = await _dial(gateway, ways)
-        try:
-            answer = await converse(stream, token=parsed, node=node, key=load_key(draft.key_pem), now=now)
-        finally:
-            with trio.move_on_after(_CLOSE_TIMEOUT):
-                await stream.aclose()
+        answer = await join_through(
+            gateway,
+            shown=str(gateway),
+            ways=ways,
+            token=parsed,
+            node=node,
+            key=load_key(draft.key_pem),
+            now=now,
+        )
         state = draft.finish(
             certificate_pem=answer.certificate_pem,
             ca_pem=answer.ca_pem,
@@ -96,107 +77,6 @@ async def join(
     except BaseException:
         draft.close()
         raise
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a gateway that proved itself gave for the token; checked."""
-
-    certificate_pem: str
-    ca_pem: str
-    cluster: str
-    gateways: list[str]  # HOST:PORT
-    clock_skew: float  # seconds
-    not_before: float  # Unix seconds, of the certificate
-
-
-async def converse(
-    stream: TlsStream,
-    *,
-    token: JoinToken,
-    node: str,
-    key: Key,
-    now: Callable[[], float],
-    step_timeout: float = STEP_TIMEOUT,
-) -> Answer:
-    """The join's messages over `stream`, which stays open; errors as of `join`."""
-    channel = JoinChannel(stream, step_timeout=step_timeout)
-    hello = await channel.receive()
-    if not isinstance(hello, JoinHello):
-        raise PeerError("bad-join", "the gateway did not begin with a join-hello")
-    ca, moment = _check_gateway_untrusted(hello, stream.getpeercert(binary_form=True), token, now())
-    # From here on the other end is the gateway that the token was made by.
-    await channel.send(JoinRequest(token=token.text(), node=node, csr_pem=make_csr(key, node)))
-    accepted = await channel.receive()
-    if isinstance(accepted, JoinRefused):
-        raise RefusedError(accepted.reason, f"the gateway refused: {accepted.message}")
-    if not isinstance(accepted, JoinAccepted):
-        raise PeerError("bad-join", "the gateway answered a join-request with something else")
-    leaf = check_leaf_untrusted(
-        accepted.certificate_pem, ca, role=Role.NODE, cluster=hello.cluster, now=moment
-    )
-    if leaf.identity.name != node or leaf.key_hash != key_hash(key.public_key()):
-        raise PeerError(
-            "wrong-certificate", f"the gateway sent a certificate of {leaf.identity}, not of our key"
-        )
-    return Answer(
-        leaf.pem, hello.ca_pem, hello.cluster, accepted.gateways, hello.now - now(), leaf.not_before
-    )
-
-
-def _check_gateway_untrusted(
-    hello: JoinHello, leaf_der: bytes | None, token: JoinToken, now: float
-) -> tuple[x509.Certificate, float]:
-    """The CA whose gateway is at the other end, and the time to judge its certificates by.
-
-    The later of both clocks counts: a device without a clock battery wakes up in the past, while a gateway
-    that lies about the time only makes its own certificate older.
-    """
-    ca = read_ca_untrusted(hello.ca_pem)
-    if not hmac.compare_digest(pin_of(ca), token.pin):
-        raise RefusedError(
-            "wrong-pin",
-            f"the gateway shows a CA with pin {pin_text(pin_of(ca))}, the token is for {pin_text(token.pin)}:"
-            " it is the token of another gateway, or somebody in between pretends to be this one."
-            " The token was not sent",
-        )
-    moment = max(now, hello.now)
-    try:
-        check_leaf_untrusted(leaf_der or b"", ca, role=Role.GATEWAY, cluster=hello.cluster, now=moment)
-    except PeerError as error:
-        raise RefusedError(
-            error.reason,
-            f"the gateway shows the right CA, but its own certificate does not hold: {error}."
-            " Somebody in between may pretend to be this gateway. The token was not sent",
-        ) from error
-    return ca, moment
-
-
-async def _dial(gateway: Address, ways: Ways) -> trio.SSLStream[trio.SocketStream]:
-    try:
-        transport = await dial(*gateway, ways=ways)
-    except PeerError as error:
-        raise PeerError("unreachable", f"{gateway} cannot be reached: {error}") from error
-    stream = trio.SSLStream(transport, join_context())
-    try:
-        await _shake_hands(stream, gateway)
-    except BaseException:
-        await trio.aclose_forcefully(transport)
-        raise
-    return stream
-
-
-async def _shake_hands(stream: trio.SSLStream[trio.SocketStream], gateway: Address) -> None:
-    try:
-        with trio.fail_after(_HANDSHAKE_TIMEOUT):
-            await stream.do_handshake()
-    except trio.TooSlowError as error:
-        message = f"{gateway} accepts connections, but does not shake hands within {_HANDSHAKE_TIMEOUT:.0f} s"
-        raise PeerError("handshake-timeout", message) from error
-    except trio.BrokenResourceError as error:
-        raise PeerError("handshake", f"{gateway}: {handshake_problem(error)}") from error
-    if stream.selected_alpn_protocol() != JOIN_ALPN:
-        raise PeerError("wrong-alpn", f"{gateway} speaks TLS, but not {JOIN_ALPN}; is it a Raven gateway?")
 
 
 def _make_keys(random: Random) -> tuple[bytes, PrivateKey]:

@@ -35,6 +35,7 @@ from raven.control.messages import (
 from raven.errors import PeerError, RavenError
 from raven.mux.connection import Limits
 from raven.mux.keepalive import Keepalive
+from raven.net.backoff import backoff
 from raven.net.dial import dial
 from raven.net.path_changes import PathChanges
 from raven.net.proxy import DIRECT, Ways
@@ -45,19 +46,9 @@ from raven.status import Lane, LaneState, UplinkStatus
 
 HANDSHAKE_MAX = 10.0  # seconds
 HELLO_MAX = 10.0  # seconds until the gateway has answered the hello
-BACKOFF_FIRST = 0.5  # seconds: the bound of the first wait
-BACKOFF_MAX = 30.0  # seconds: the bound of every wait after some attempts
-RETURN_MAX = 5.0  # seconds: the same, for the next connection of a tunnel whose streams wait
-STAND_BY_MAX = 600.0  # seconds: the same, where the gateway has a tunnel by another address
+RETURN_MAX = 5.0  # seconds: the bound of waits for the next connection of a tunnel whose streams wait
+STAND_BY_MAX = 600.0  # seconds: the bound of waits where the gateway has a tunnel by another address
 SETTLED = 30.0  # seconds a tunnel must have lived for the next wait to be short again
-
-
-def backoff(attempts: int, chance: float, *, most: float = BACKOFF_MAX) -> float:
-    """Seconds to wait after so many failures in a row; `chance` is uniform in [0, 1).
-
-    Full jitter: after a gateway's restart its agents come back spread evenly, not in waves.
-    """
-    return chance * min(most, BACKOFF_FIRST * 2.0 ** min(attempts, 16))
 
 
 class Elsewhere(PeerError):
@@ -253,6 +244,7 @@ class Uplink:
                 lost = error
             finally:
                 self._ended(tunnel)
+                self.network.gateway_lost(reached.peer.identity.name)
             nursery.cancel_scope.cancel()
         if lost is not None:
             raise lost
@@ -313,7 +305,7 @@ class Uplink:
             async for data in tunnel.control:
                 match decode_control_untrusted(data):
                     case NetworkMap() as message:
-                        self.network.take_map(message)
+                        self.network.take_map(message, gateway=peer.identity.name)
                     case GatewayList() as message:
                         self.learn(message)
                     case GatewayHello() as message if greeted.is_set():

@@ -19,6 +19,7 @@ from raven.pki.csr import key_pem, new_key
 from raven.pki.token import hash_secret
 from raven.registry import files
 from raven.registry.ca_rotation import load_authority, load_cluster
+from raven.registry.follower_state import check_leads
 from raven.registry.gateway_state import read_pin, registry_path
 from raven.registry.interface import AuditRecord, CredentialRecord
 from raven.registry.sqlite import open_existing
@@ -97,6 +98,7 @@ def revoke_credential(directory: Path, credential_id: str, *, now: float) -> str
 
     RefusedError "credential-unknown".
     """
+    check_leads(directory, now=now)
     with open_existing(registry_path(directory), now=now) as registry:
         known = registry.credential(credential_id)
         if known is None or not registry.revoke_credential(credential_id, now=now):
@@ -109,6 +111,7 @@ def revoke_credential(directory: Path, credential_id: str, *, now: float) -> str
 
 
 def _remember(directory: Path, record: CredentialRecord, now: float) -> None:
+    check_leads(directory, now=now)
     with open_existing(registry_path(directory), now=now) as registry:
         registry.add_credential(record)
         registry.append_audit([_audit("access-created", record, now)])

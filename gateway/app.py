@@ -19,7 +19,9 @@ import trio
 from gateway import report
 from gateway.audit import RegistryAudit
 from gateway.broadcast import Broadcast
-from gateway.join import serve_join
+from gateway.followers import Followers
+from gateway.following import CopiedRegistry, Following
+from gateway.join import Enroller, OwnEnroller, serve_join
 from gateway.network import GatewayNetwork
 from gateway.oam import Oam
 from gateway.options import GatewayOptions
@@ -29,7 +31,7 @@ from gateway.trust import Trust
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
 from raven import __version__, log
-from raven.config import Address
+from raven.config import Address, parse_dial
 from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
 from raven.errors import StateError
 from raven.names import is_name
@@ -51,14 +53,17 @@ from raven.net.status_socket import (
 )
 from raven.net.tunnel import TunnelLost
 from raven.pki.token import pin_text
+from raven.registry.follower_state import FollowerFile
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import Registry
+from raven.registry.sqlite import SqliteRegistry
 from raven.topology.model import IPNetwork
 
 if TYPE_CHECKING:
     from gateway.kubernetes import Kubernetes
 
 SEEN_INTERVAL = 60.0  # seconds between two writes of who was heard when; what a power cut may lose
+GATEWAYS_INTERVAL = 1.0  # seconds between two looks at which gateways there are; it takes 20 µs
 RENEW_INTERVAL = 3600.0  # seconds between two looks at the gateway's own certificate
 CA_INTERVAL = 1.0  # seconds between two looks whether the CA was rotated
 ANYWHERE = ("", "0.0.0.0", "::")
@@ -70,10 +75,12 @@ def host_name() -> str:
     return name if is_name(name) else "gateway"
 
 
-def advertised(options: GatewayOptions) -> Address:
+def advertised(options: GatewayOptions, follower: FollowerFile | None = None) -> Address:
     """Where agents are told to dial."""
     if options.advertise is not None:
         return options.advertise
+    if follower is not None:
+        return parse_dial(follower.address)
     host, port = options.agents_listen
     return Address(host_name() if host in ANYWHERE else host, port)
 
@@ -103,7 +110,7 @@ class Gateway:
         self.options = options
         self.state = state
         self.registry = registry
-        self.advertise = advertised(options)
+        self.advertise = advertised(options, state.follower)
         self.started = time.monotonic()
         self.draining = False
         self.listening: dict[str, str] = {}  # what: address
@@ -131,10 +138,25 @@ class Gateway:
             pod_ranges=self._pod_ranges,
             assigned=self.kubernetes.assigned if self.kubernetes is not None else lambda node: None,
         )
-        registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
+        self.following: Following | None = None
+        self.followers: Followers | None = None
+        if state.follower is None:
+            registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
         self.broadcast = Broadcast(self.table, self.network, gateway_list(registry))
         self.oam = Oam(options, state, registry, self.table, self.audit)
         self.trust = Trust(state, registry)
+        if state.follower is not None:
+            assert isinstance(registry, CopiedRegistry)
+            self.following = Following(
+                state=state,
+                registry=registry,
+                followed=parse_dial(state.follower.followed),
+                advertise=self.advertise,
+                changed=self._list_gateways,
+                renewed=self._load_certificate,
+            )
+        elif isinstance(registry, SqliteRegistry):
+            self.followers = Followers(state=state, registry=registry)
         self.server = TunnelServer(
             table=self.table,
             registry=registry,
@@ -144,16 +166,16 @@ class Gateway:
             network=self.network,
             grace=options.resume_seconds,
             news=self.broadcast.connected,
-            renew=self.trust.renew,
+            renew=self.trust.renew if self.following is None else self.following.renew,
             outdated=self.trust.outdated,
             join=lambda stream, address: serve_join(
                 stream,
-                authority=self.state.authority,
-                registry=registry,
+                enroller=self._enroller(),
                 gateways=self._addresses(),
                 peer=address,
                 shown=self.trust.shown(stream),
             ),
+            followers=self.followers,
         )
         self._log = log.get("gateway")
 
@@ -175,6 +197,9 @@ class Gateway:
             support.start_soon(self._guarded, "telling agents what has changed", self.broadcast.run)
             if self.kubernetes is not None:
                 support.start_soon(self._guarded, "following Kubernetes", self.kubernetes.run)
+            support.start_soon(self._watch_gateways)
+            if self.following is not None:
+                support.start_soon(self.following.run)
             support.start_soon(self._remember_seen)
             support.start_soon(self.oam.keep)
             support.start_soon(
@@ -254,6 +279,26 @@ class Gateway:
         others = (known.address for known in self.broadcast.gateways.gateways)
         return list(dict.fromkeys((str(self.advertise), *others)))
 
+    def _enroller(self) -> Enroller:
+        return self.following or OwnEnroller(self.state.authority, self.registry)
+
+    def _list_gateways(self) -> None:
+        self.broadcast.list_gateways(gateway_list(self.registry))
+
+    def _load_certificate(self) -> None:
+        """New connections are shown what lies on disk."""
+        self.trust.load()
+        self._adopt_trust()
+
+    async def _watch_gateways(self) -> None:
+        """Tells agents of gateways that came or went, whichever process saw to that."""
+        while True:
+            try:
+                self._list_gateways()
+            except StateError as error:
+                self._log.error("registry", why=str(error))
+            await trio.sleep(GATEWAYS_INTERVAL)
+
     async def _answer(self, request: Request) -> Answer:
         match request:
             case PingRequest(node=node):
@@ -284,8 +329,7 @@ class Gateway:
             await trio.sleep(RENEW_INTERVAL)
             try:
                 if self.state.renew_if_due(now=time.time()):
-                    self.trust.load()
-                    self._adopt_trust()
+                    self._load_certificate()
                     self._log.info("renewed the gateway's certificate")
             except (StateError, OSError) as error:
                 self._log.error("the gateway's certificate was not renewed", why=str(error))

@@ -53,6 +53,9 @@ def token() -> None:
     "--node", metavar="NAME", help="The only node it is for; that node may also join again with it."
 )
 @click.option(
+    "--gateway", metavar="NAME", help="For one more gateway of the cluster, of that name, instead of a node."
+)
+@click.option(
     "--ttl", default="1h", show_default=True, metavar="TIME", help="How long it is good: 90s, 15m, 1h, 7d."
 )
 @click.option("--reusable", is_flag=True, help="Any number of nodes may join with it until it expires.")
@@ -62,7 +65,14 @@ def token() -> None:
     metavar="CIDR",
     help="A range in which the node that joins may claim pod networks, beside --pod-range of the gateway.",
 )
-def create(state_dir: Path, node: str | None, ttl: str, reusable: bool, pod_cidr: tuple[str, ...]) -> None:
+def create(
+    state_dir: Path,
+    node: str | None,
+    gateway: str | None,
+    ttl: str,
+    reusable: bool,
+    pod_cidr: tuple[str, ...],
+) -> None:
     """Print a new token, and nothing else.
 
     It is a secret until it is used or expires. It also carries the hash of the gateway's key, so an agent
@@ -70,10 +80,13 @@ def create(state_dir: Path, node: str | None, ttl: str, reusable: bool, pod_cidr
     """
     from gateway.token import create_token, parse_ttl
 
+    if node and gateway:
+        raise click.UsageError("--node and --gateway exclude each other")
     with failing_in_one_line():
         text = create_token(
             state_dir,
-            node=node,
+            node=gateway or node,
+            role="gateway" if gateway else "node",
             ttl=parse_ttl(ttl),
             reusable=reusable,
             pod_cidrs=pod_cidr,
@@ -95,12 +108,12 @@ def list_tokens(state_dir: Path, output: str) -> None:
         print_json(entries)
     else:
         print_table(
-            ("ID", "STATE", "FOR NODE", "EXPIRES", "USES", "LAST USED BY"),
+            ("ID", "STATE", "FOR", "EXPIRES", "USES", "LAST USED BY"),
             [
                 (
                     entry.id,
                     entry.state + (", reusable" if entry.reusable else ""),
-                    entry.node or "any",
+                    f"{entry.role} {entry.node}" if entry.node else f"any {entry.role}",
                     moment(entry.expires),
                     str(entry.uses),
                     entry.used_by or "-",
@@ -189,6 +202,45 @@ def allow(name: str, pod_cidr: tuple[str, ...], state_dir: Path, output: str) ->
 
 
 @click.group()
+def gateway() -> None:
+    """Gateways of this cluster."""
+
+
+@gateway.command("list")
+@state_dir_option
+@output_option
+def list_gateways(state_dir: Path, output: str) -> None:
+    """Show the gateways that agents keep tunnels to."""
+    from gateway import gateway as gateways
+
+    with failing_in_one_line():
+        entries = gateways.list_gateways(state_dir, now=time.time())
+    if output == "json":
+        print_json(entries)
+    else:
+        print_table(
+            ("NAME", "AGENTS DIAL", "JOINED"),
+            [(entry.name, entry.address, moment(entry.created)) for entry in entries],
+        )
+
+
+@gateway.command("remove")
+@click.argument("name")
+@state_dir_option
+@output_option
+def remove_gateway(name: str, state_dir: Path, output: str) -> None:
+    """Take a gateway off the list: agents leave it within seconds, and it gets no copies any more.
+
+    Stop its raven-gateway as well: whoever dials it still finds a gateway of this cluster there.
+    """
+    from gateway.gateway import remove_gateway
+
+    with failing_in_one_line():
+        remove_gateway(state_dir, name, now=time.time())
+    done(output, {"name": name, "removed": True}, f"gateway {name} is removed")
+
+
+@click.group()
 def ca() -> None:
     """The cluster's certificate authority."""
 
@@ -205,8 +257,10 @@ def rotate(state_dir: Path, output: str) -> None:
     """
     from raven.pki.token import pin_text
     from raven.registry.ca_rotation import stage
+    from raven.registry.follower_state import check_leads
 
     with failing_in_one_line():
+        check_leads(state_dir, now=time.time())
         pin = pin_text(stage(state_dir, now=time.time(), random=os.urandom).pin)
     done(output, {"pin": pin}, f"the gateway takes the new CA, with pin {pin}, at once or at its next start")
 

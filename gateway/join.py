@@ -10,19 +10,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import trio
 
+from raven.config import parse_dial
 from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRefused, JoinRequest
 from raven.errors import PeerError, RavenError, RefusedError, StateError
 from raven.net.join_channel import STEP_TIMEOUT, JoinChannel
 from raven.pki.ca import Authority
 from raven.pki.certificate import Leaf
 from raven.pki.csr import key_hash, read_csr_untrusted
-from raven.pki.token import parse_token_untrusted
+from raven.pki.token import JoinToken, parse_token_untrusted
 from raven.registry.interface import AuditRecord, CertificateRecord, Registry
+from raven.registry.sqlite import SqliteRegistry
 
 Random = Callable[[int], bytes]
+
+_Enrol = Callable[[JoinRequest, JoinToken, str, float], str]  # asker, now; the certificate in PEM
 
 ACCEPTED = "accepted"
 
@@ -39,16 +44,26 @@ class JoinResult:
     node: str = ""  # the name asked for, "" when it never got that far
 
 
+class Enroller(Protocol):
+    """Who hands out certificates for tokens: this gateway's CA, or that of the gateway it follows."""
+
+    @property
+    def ca_pem(self) -> str: ...
+    @property
+    def cluster(self) -> str: ...
+    async def enrol(self, request: JoinRequest, *, asker: str, now: float) -> str:
+        """The certificate in PEM, on disk already. RefusedError, PeerError, StateError."""
+        ...
+
+
 async def serve_join(
     stream: trio.abc.Stream,
     *,
-    authority: Authority,
-    registry: Registry,
+    enroller: Enroller,
     gateways: Sequence[str],
     peer: str,
     shown: str = "",
     now: Callable[[], float] = time.time,
-    random: Random = os.urandom,
     step_timeout: float = STEP_TIMEOUT,
 ) -> JoinResult:
     """Serves one join over `stream` (TLS, handshake done) and closes it.
@@ -61,28 +76,29 @@ async def serve_join(
         channel = JoinChannel(stream, step_timeout=step_timeout)
         await channel.send(
             JoinHello(
-                ca_pem=shown or authority.certificate_pem,
-                cluster=authority.cluster,
+                ca_pem=shown or enroller.ca_pem,
+                cluster=enroller.cluster,
                 now=now(),
                 seen_as=peer,
             )
         )
         try:
             request = await channel.receive()
-            enrol = partial(_enrol, authority, registry, request, peer, now(), random)
-            certificate = await trio.to_thread.run_sync(enrol)
+            if not isinstance(request, JoinRequest):
+                raise RefusedError("bad-request", "a join begins with a join-request")
+            certificate_pem = await enroller.enrol(request, asker=peer, now=now())
         except (PeerError, RefusedError, StateError) as error:
             await _refuse(channel, stream, error)
             return JoinResult(_reason(error), str(error), _node(request))
         await channel.send(
             JoinAccepted(
-                certificate_pem=certificate.pem,
-                ca_pem=authority.certificate_pem,
-                cluster=authority.cluster,
+                certificate_pem=certificate_pem,
+                ca_pem=enroller.ca_pem,
+                cluster=enroller.cluster,
                 gateways=list(gateways),
             )
         )
-        return JoinResult(ACCEPTED, f"certificate {certificate.serial}", _node(request))
+        return JoinResult(ACCEPTED, "", request.node)
     except PeerError as error:
         return JoinResult(error.reason, str(error), _node(request))
     finally:
@@ -90,40 +106,87 @@ async def serve_join(
             await stream.aclose()
 
 
-def _enrol(
-    authority: Authority, registry: Registry, request: JoinMessage, peer: str, now: float, random: Random
-) -> CertificateRecord:
-    """The certificate that `request` earns, on disk already; for a thread, because it waits for the disk."""
-    if not isinstance(request, JoinRequest):
-        raise RefusedError("bad-request", "a join begins with a join-request")
-    token = parse_token_untrusted(request.token)
-    key = read_csr_untrusted(request.csr_pem)
-    try:
-        return registry.enrol(
+@dataclass(frozen=True, slots=True)
+class OwnEnroller:
+    """The CA and the registry of this gateway."""
+
+    authority: Authority
+    registry: Registry
+    random: Random = os.urandom
+
+    @property
+    def ca_pem(self) -> str:
+        return self.authority.certificate_pem
+
+    @property
+    def cluster(self) -> str:
+        return self.authority.cluster
+
+    async def enrol(self, request: JoinRequest, *, asker: str, now: float) -> str:
+        """As `Enroller` promises; in a thread, because it waits for the disk."""
+        enrol = self._enrol_gateway if request.role == "gateway" else self._enrol_node
+        return await trio.to_thread.run_sync(partial(self._enrol, enrol, request, asker, now))
+
+    def _enrol(
+        self,
+        enrol: Callable[[JoinRequest, JoinToken, str, float], str],
+        request: JoinRequest,
+        asker: str,
+        now: float,
+    ) -> str:
+        token = parse_token_untrusted(request.token)
+        try:
+            return enrol(request, token, asker, now)
+        except RefusedError as error:
+            # Anybody can present a token we never made. The audit is bounded, and strangers must not be able
+            # to wash out of it what matters.
+            if error.reason != "token-unknown":
+                record = AuditRecord(
+                    time=now,
+                    event="join",
+                    node=request.node,
+                    asker=asker,
+                    target=token.id,
+                    verdict=error.reason,
+                )
+                self.registry.append_audit([record])
+            raise
+
+    def _enrol_node(self, request: JoinRequest, token: JoinToken, asker: str, now: float) -> str:
+        key = read_csr_untrusted(request.csr_pem)
+        return self.registry.enrol(
             token_id=token.id,
             secret=token.secret,
             node=request.node,
             key_hash=key_hash(key),
             now=now,
             issue=lambda node: certificate_record(
-                authority.issue_node(node, key, now=now, random=random), now=now
+                self.authority.issue_node(node, key, now=now, random=self.random), now=now
             ),
-            asker=peer,
+            asker=asker,
+        ).pem
+
+    def _enrol_gateway(self, request: JoinRequest, token: JoinToken, asker: str, now: float) -> str:
+        if not isinstance(self.registry, SqliteRegistry):
+            raise RefusedError("no-followers", "gateways of this cluster share its registry, and do not join")
+        key = read_csr_untrusted(request.csr_pem)
+        try:
+            host = parse_dial(request.address).host
+            leaf = self.authority.issue_gateway(request.node, key, hosts=[host], now=now, random=self.random)
+        except ValueError as error:
+            raise RefusedError(
+                "bad-address", f"agents cannot dial a gateway at {request.address!r}: {error}"
+            ) from error
+        self.registry.enrol_gateway(
+            token_id=token.id,
+            secret=token.secret,
+            name=request.node,
+            address=request.address,
+            key_hash=key_hash(key),
+            now=now,
+            asker=asker,
         )
-    except RefusedError as error:
-        # Anybody can present a token we never made. The audit is bounded, and strangers must not be able to
-        # wash out of it what matters.
-        if error.reason != "token-unknown":
-            record = AuditRecord(
-                time=now,
-                event="join",
-                node=request.node,
-                asker=peer,
-                target=token.id,
-                verdict=error.reason,
-            )
-            registry.append_audit([record])
-        raise
+        return leaf.pem
 
 
 def certificate_record(leaf: Leaf, *, now: float) -> CertificateRecord:

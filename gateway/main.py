@@ -13,10 +13,10 @@ import click
 import trio
 
 from gateway.access_commands import access, policy
-from gateway.commands import audit, ca, node, token
+from gateway.commands import audit, ca, gateway, node, token
 from gateway.options import GatewayOptions
 from raven import __version__, config, log
-from raven.errors import RavenError
+from raven.errors import ConfigError, RavenError
 from raven.net.daemon import exit_code, supervise
 from raven.net.sdnotify import Notifier
 
@@ -43,10 +43,7 @@ def run(config: str | None, **given: Any) -> None:
     try:
         _run(given, config)
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
-        code, message = exit_code(error)
-        for line in message.splitlines():
-            click.echo(f"raven-gateway: {line}", err=True)
-        sys.exit(code)
+        _fail(error)
 
 
 def _run(given: dict[str, Any], file: str | None) -> None:
@@ -54,22 +51,26 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     log.configure(level=options.log_level, format=options.log_format)
 
     from gateway.app import Gateway, certified_hosts, host_name
+    from gateway.following import CopiedRegistry
+    from raven.registry.follower_state import read_follower_file
     from raven.registry.gateway_state import open_gateway
     from raven.registry.sqlite import SqliteRegistry
 
+    follows = read_follower_file(options.state_dir, now=time.time()) is not None
     state = open_gateway(
         options.state_dir,
         hosts=certified_hosts(options),
-        name=options.name or host_name(),
+        name=options.name or ("" if follows else host_name()),
         cluster=options.cluster or None,
         now=time.time(),
     )
     notifier = Notifier(os.environ)
     try:
-        registry = SqliteRegistry(state.registry, now=time.time())
+        kind = CopiedRegistry if follows else SqliteRegistry
+        registry = kind(state.registry, now=time.time())
         try:
             gateway = Gateway(options, state, registry)
-            if not registry.nodes():
+            if not registry.nodes() and not follows:
                 _invite(options.state_dir, str(gateway.advertise))
             trio.run(
                 partial(supervise, reload=gateway.reload),
@@ -81,6 +82,61 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     finally:
         state.close()
         notifier.close()
+
+
+@cli.command()
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/raven"),
+    show_default=True,
+    metavar="DIR",
+    help="Where to keep this gateway's keys and certificate.",
+)
+@click.option("--gateway", required=True, metavar="HOST:P", help="The gateway with the cluster's CA.")
+@click.option("--token", required=True, metavar="T", help="The token; - reads it from standard input.")
+@click.option("--advertise", required=True, metavar="HOST:P", help="Where agents reach this gateway.")
+@click.option("--name", metavar="NAME", help="Name of this gateway. Without it, this host's name.")
+@click.option("--force", is_flag=True, help="Replace the identity that is already there.")
+def join(state_dir: Path, gateway: str, token: str, advertise: str, name: str | None, force: bool) -> None:
+    """Join a cluster as one more gateway, once; then `raven-gateway run` serves beside the others.
+
+    The token comes from `raven-gateway token create --gateway NAME` on the gateway with the CA. This gateway
+    follows that one: it copies who has joined and goes on serving everybody while that one is away; joins and
+    renewals wait for it.
+    """
+    from gateway import enlist
+    from gateway.app import host_name
+
+    try:
+        text = sys.stdin.readline() if token == "-" else token
+        trio.run(
+            lambda: enlist.enlist(
+                state_dir,
+                followed=_address("--gateway", gateway),
+                advertise=_address("--advertise", advertise),
+                token=text.strip(),
+                name=name or host_name(),
+                force=force,
+            )
+        )
+    except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
+        _fail(error)
+    click.echo(f"joined as gateway {name or host_name()}; next: raven-gateway run")
+
+
+def _address(option: str, text: str) -> config.Address:
+    try:
+        return config.parse_dial(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: expected HOST:PORT; {error}") from error
+
+
+def _fail(error: BaseException) -> None:
+    code, message = exit_code(error)
+    for line in message.splitlines():
+        click.echo(f"raven-gateway: {line}", err=True)
+    sys.exit(code)
 
 
 def _invite(state_dir: Path, advertise: str) -> None:
@@ -104,6 +160,7 @@ def _invite(state_dir: Path, advertise: str) -> None:
 
 cli.add_command(token)
 cli.add_command(node)
+cli.add_command(gateway)
 cli.add_command(audit)
 cli.add_command(ca)
 cli.add_command(access)

@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.token import checked_pod_cidrs
 from raven.errors import RefusedError
+from raven.registry.follower_state import check_leads
 from raven.registry.gateway_state import registry_path
 from raven.registry.interface import AuditRecord
 from raven.registry.sqlite import open_existing
@@ -63,6 +64,7 @@ def allow_pods(directory: Path, name: str, cidrs: Sequence[str], *, now: float) 
 
 def remove_node(directory: Path, name: str, *, now: float) -> None:
     """Forgets the node and revokes its certificates; RefusedError "node-unknown" when it is not there."""
+    check_leads(directory, now=now)
     with open_existing(registry_path(directory), now=now) as registry:
         if not registry.remove_node(name, now=now):
             raise _unknown(name)

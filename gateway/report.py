@@ -20,7 +20,16 @@ from raven.net.open_streams import listed
 from raven.net.probe import ProbeError
 from raven.net.tunnel import TunnelLost
 from raven.registry.interface import NodeRecord
-from raven.status import GatewaySnapshot, Lane, NodeStatus, PingResult, Streams, node_status
+from raven.status import (
+    GatewaySnapshot,
+    Lane,
+    NodeStatus,
+    PeerGateway,
+    PingResult,
+    Streams,
+    judged,
+    node_status,
+)
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
@@ -32,6 +41,8 @@ def snapshot(of: Gateway) -> GatewaySnapshot:
     problems = [*of.problems, *of.oam.problems(), *of.network.problems()]
     if of.kubernetes is not None:
         problems += of.kubernetes.problems()
+    if of.following is not None:
+        problems += of.following.problems()
     if of.audit.dropped:
         problems.append(f"{of.audit.dropped} audit lines are in the log only: the registry did not take them")
     return GatewaySnapshot(
@@ -45,11 +56,36 @@ def snapshot(of: Gateway) -> GatewaySnapshot:
         listeners=of.listening,
         packets=of.network.lane(),
         offloads=dict(of.network.offloads()),
+        gateways=_gateways(of),
         nodes=[_node(of, record) for record in of.registry.nodes()],
         refused=dict(of.server.refused),
         problems=problems,
         tasks=trio.lowlevel.current_statistics().tasks_living,
     )
+
+
+def _gateways(of: Gateway) -> list[PeerGateway]:
+    """The other gateways of the list, as far as this one sees them."""
+    found = []
+    for known in of.broadcast.gateways.gateways:
+        if known.name == of.state.name:
+            continue
+        if of.following is not None:
+            followed = known.address == str(of.following.followed)
+            lane = of.following.lane() if followed else Lane(state="off", detail="not watched from here")
+        elif of.followers is None:
+            lane = Lane(state="off", detail="not watched from here")
+        elif (follower := of.followers.connected.get(known.name)) is not None:
+            tunnel = follower.tunnel
+            lane = Lane(
+                state="up",
+                evidence_age_s=max(0.0, trio.current_time() - tunnel.last_heard),
+                rtt_ms=None if tunnel.rtt is None else tunnel.rtt * 1e3,
+            )
+        else:
+            lane = Lane(state="down", detail="it does not follow now: is it stopped, or cut off?")
+        found.append(PeerGateway(name=known.name, address=known.address, lane=judged(lane)))
+    return found
 
 
 def _node(of: Gateway, record: NodeRecord) -> NodeStatus:

@@ -15,6 +15,7 @@ import msgspec
 from raven.errors import ConfigError, PeerError, RefusedError
 from raven.names import is_name
 from raven.pki.token import hash_secret, new_token
+from raven.registry.follower_state import check_leads
 from raven.registry.gateway_state import read_pin, registry_path
 from raven.registry.interface import AuditRecord, Registry, TokenRecord
 from raven.registry.sqlite import open_existing
@@ -42,6 +43,7 @@ def create_token(
     directory: Path,
     *,
     node: str | None = None,
+    role: str = "node",
     ttl: float = TTL_DEFAULT,
     reusable: bool = False,
     pod_cidrs: Sequence[str] = (),
@@ -50,16 +52,19 @@ def create_token(
 ) -> str:
     """A new token for the gateway whose state is in `directory`, running or not; a secret.
 
-    Bound to `node`, it also lets that node join again when its name is taken. `pod_cidrs` are the ranges in
-    which the node that joins may claim pod networks. StateError when there is no gateway's state, or the
-    registry cannot take it; ConfigError for a bad node name or range.
+    Bound to `node`, it also lets that node join again when its name is taken; with the `role` "gateway" that
+    is a gateway's name. `pod_cidrs` are the ranges in which the node that joins may claim pod networks.
+    StateError when there is no gateway's state, or the registry cannot take it; ConfigError for a bad name or
+    range.
     """
+    check_leads(directory, now=now)
     pin = read_pin(directory, now=now)
     with open_existing(registry_path(directory), now=now) as registry:
         return add_token(
             registry,
             pin,
             node=node,
+            role=role,
             ttl=ttl,
             reusable=reusable,
             pod_cidrs=pod_cidrs,
@@ -73,6 +78,7 @@ def add_token(
     pin: bytes,
     *,
     node: str | None = None,
+    role: str = "node",
     ttl: float = TTL_DEFAULT,
     reusable: bool = False,
     pod_cidrs: Sequence[str] = (),
@@ -81,7 +87,7 @@ def add_token(
 ) -> str:
     """The same, for a running gateway that has its registry open; `pin` is `state.authority.pin`."""
     if node is not None and not is_name(node):
-        raise ConfigError(f"--node {node!r}: expected lower-case letters, digits, '-' and '.', at most 253")
+        raise ConfigError(f"--{role} {node!r}: expected lower-case letters, digits, '-' and '.', at most 253")
     token = new_token(pin, random=random)
     registry.add_token(
         TokenRecord(
@@ -92,6 +98,7 @@ def add_token(
             created=now,
             expires=now + ttl,
             pod_cidrs=checked_pod_cidrs(pod_cidrs),
+            role=role,
         )
     )
     registry.append_audit(
@@ -113,7 +120,8 @@ class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     state: Literal["good", "used", "expired"]
-    node: str | None  # the only node it serves
+    role: str  # what its holder becomes: a node, or a gateway
+    node: str | None  # the only one it serves
     reusable: bool
     created: float
     expires: float
@@ -130,6 +138,7 @@ def list_tokens(directory: Path, *, now: float) -> list[TokenEntry]:
 
 def revoke_token(directory: Path, token_id: str, *, now: float) -> None:
     """Nobody joins with it any more; who has joined stays. RefusedError "token-unknown"."""
+    check_leads(directory, now=now)
     with open_existing(registry_path(directory), now=now) as registry:
         if not registry.remove_token(token_id):
             raise RefusedError(
@@ -143,6 +152,7 @@ def _entry(token: TokenRecord, now: float) -> TokenEntry:
     return TokenEntry(
         id=token.id,
         state="used" if used_up else "expired" if now >= token.expires else "good",
+        role=token.role,
         node=token.node,
         reusable=token.reusable,
         created=token.created,

@@ -48,7 +48,7 @@ class Trust:
             gateway=state.name,
             cluster=state.cluster,
             software=__version__,
-            ca_pem=state.authority.certificate_pem,
+            ca_pem=state.ca_pem if state.follower is None else "",  # its own word on it counts
             ca_link_pem=previous.link_pem if previous else "",
             ca_overlap=previous is not None,
         )

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import trio
 
+from gateway.followers import Followers
 from gateway.hello import checked, dismiss, receive_hello
 from gateway.join import JoinResult
 from gateway.network import GatewayNetwork
@@ -39,7 +40,7 @@ from raven.mux.connection import Limits
 from raven.mux.resume import Resume
 from raven.net.strangers import Strangers
 from raven.net.tcp import host_of
-from raven.net.tls import JOIN_ALPN, Peer, alpn, check_node
+from raven.net.tls import FOLLOW_ALPN, JOIN_ALPN, Peer, alpn, check_node
 from raven.net.tls_stream import TLSStream, server_handshake
 from raven.net.transport_driver import hear
 from raven.net.tunnel import Carriage, Tunnel, TunnelLost
@@ -90,6 +91,7 @@ class TunnelServer:
     news: Callable[[NodeTunnel], None]  # has the node told what it does not know yet
     outdated: Callable[[str, str], bool] | None = None  # node, serial: whether the CA before has signed it
     grace: float = 0.0  # seconds a node gets to come back to its tunnel after its transport broke
+    followers: Followers | None = None  # where this gateway has the CA
     refused: Counter[str] = field(default_factory=Counter)  # connections turned away, by reason
     lost: Counter[str] = field(default_factory=Counter)  # tunnels that ended unasked, by reason
     accepted: int = 0  # tunnels
@@ -148,11 +150,17 @@ class TunnelServer:
                 await _first_bytes(transport)
                 stream = await server_handshake(transport, self.context, timeout=HANDSHAKE_MAX)
                 try:
-                    if alpn(stream) == JOIN_ALPN:
+                    protocol = alpn(stream)
+                    if protocol == JOIN_ALPN:
                         self._joined(await self.join(stream, address), address)
                         return
-                    peer = self._identified(stream)
-                    carriage = await _greeted(stream)
+                    if protocol == FOLLOW_ALPN and self.followers is None:
+                        raise PeerError("no-followers", "this gateway has no CA; follow the one that has")
+                    if protocol == FOLLOW_ALPN and self.followers is not None:
+                        gateway = self.followers.identified(stream)
+                    else:
+                        peer = self._identified(stream)
+                        carriage = await _greeted(stream)
                 except (PeerError, RefusedError, StateError) as error:
                     await dismiss(stream, str(error))
                     raise
@@ -160,7 +168,9 @@ class TunnelServer:
             # Closing is the cheapest answer; an honest agent backs off and comes back.
             await trio.aclose_forcefully(transport)
             raise
-        if (live := self._left_by(peer, carriage.theirs)) is not None:
+        if protocol == FOLLOW_ALPN and self.followers is not None:
+            await self.followers.serve(stream, gateway, address)
+        elif (live := self._left_by(peer, carriage.theirs)) is not None:
             await self._resume(live, carriage, peer, address)
         else:
             await self._serve_node(carriage, peer, address)

@@ -94,6 +94,14 @@ def node_status(
     )
 
 
+class PeerGateway(msgspec.Struct, frozen=True, kw_only=True):
+    """Another gateway of the cluster, as one that follows it or is followed by it sees it."""
+
+    name: str
+    address: str  # where agents dial it
+    lane: Lane
+
+
 class GatewaySnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role", tag="gateway"):
     name: str
     cluster: str
@@ -109,6 +117,7 @@ class GatewaySnapshot(msgspec.Struct, frozen=True, kw_only=True, tag_field="role
     refused: dict[str, int]  # connections turned away since the start, by reason
     problems: list[str]  # sentences an operator should read
     tasks: int = 0  # of the event loop, alive now; for whoever looks for a leak
+    gateways: list[PeerGateway] = msgspec.field(default_factory=list)  # the others
 
 
 class UplinkStatus(msgspec.Struct, frozen=True, kw_only=True):

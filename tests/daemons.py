@@ -57,6 +57,10 @@ def free_port() -> int:
         return port
 
 
+def free_address() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
 @dataclass(eq=False)
 class Daemon:
     """A daemon that runs."""
@@ -176,19 +180,21 @@ class Loopback:
     directory: Path
     agents: str
     oam: str
+    name: str = "gw-1"
 
     @property
     def state(self) -> Path:
-        return self.directory / "gateway"
+        return self.directory / ("gateway" if self.name == "gw-1" else self.name)
 
     def options(self) -> list[object]:
         listen = ["--agents-listen", self.agents, "--advertise", self.agents, "--oam-listen", self.oam]
-        return ["--state-dir", self.state, *listen, "--name", "gw-1", "--cluster", "test", "--no-packets"]
+        return ["--state-dir", self.state, *listen, "--name", self.name, "--cluster", "test", "--no-packets"]
 
     @asynccontextmanager
     async def gateway(self, *arguments: object) -> AsyncIterator[Daemon]:
         """The gateway, ready."""
-        async with running(GATEWAY, self.directory, *self.options(), *arguments, name="gateway") as daemon:
+        name = self.state.name
+        async with running(GATEWAY, self.directory, *self.options(), *arguments, name=name) as daemon:
             await daemon.notified("READY=1")
             yield daemon
 
@@ -196,6 +202,18 @@ class Loopback:
         ran = await command(GATEWAY, "token", "create", "--state-dir", self.state, *arguments)
         assert (ran.code, ran.err) == (0, "")
         return ran.out.removesuffix("\n")
+
+    async def follower(self, name: str) -> "Loopback":
+        """One more gateway, joined at this one, not running."""
+        other = Loopback(self.directory, free_address(), free_address(), name)
+        ran = await command(
+            GATEWAY,
+            *("join", "--state-dir", other.state, "--gateway", self.agents, "--name", name),
+            *("--advertise", other.agents, "--token", "-"),
+            stdin=(await self.token("--gateway", name)).encode(),
+        )
+        assert ran.code == 0, ran.err
+        return other
 
     async def join(self, node: str) -> None:
         ran = await command(
@@ -228,7 +246,7 @@ class Loopback:
 
 
 def loopback(directory: Path) -> Loopback:
-    return Loopback(directory, f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+    return Loopback(directory, free_address(), free_address())
 
 
 @asynccontextmanager

@@ -19,7 +19,8 @@ def show(of: GatewaySnapshot | AgentSnapshot, *, json: bool) -> int:
     else:
         _print_agent(of)
     if isinstance(of, GatewaySnapshot):
-        down = render.is_down(of.packets) or any(nodes.troubled(node) for node in of.nodes)
+        down = any(render.is_down(other.lane) for other in of.gateways)
+        down = down or render.is_down(of.packets) or any(nodes.troubled(node) for node in of.nodes)
     else:
         down = render.is_down(of.packets) or any(render.is_down(uplink.lane) for uplink in of.uplinks)
     return EXIT_DOWN if down else 0
@@ -31,7 +32,14 @@ def _print_gateway(of: GatewaySnapshot) -> None:
     facts.append(["agents dial", of.advertise])
     facts.append(["packet lane", _packets(of)])
     facts += _offloads(of)
+    facts += [
+        [f"gateway {other.name}", render.lane(other.lane).append(f" at {other.address}")]
+        for other in of.gateways
+    ]
     render.print_table(["", ""], facts)
+    for other in of.gateways:
+        if other.lane.detail and render.is_down(other.lane):
+            render.say(f"gateway {other.name}: {other.lane.detail}")
     render.say()
     if of.nodes:
         nodes.print_nodes(of.nodes)

@@ -4,7 +4,7 @@ JSON, one object a message, tagged by `type`. A receiver ignores fields it does 
 does not know, so that a newer end can add fields; what breaks an older one raises `VERSION`.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ MESSAGE_MAX = 1 << 20  # bytes; a NetworkMap of some thousand nodes fits
 
 NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=253)]
 Host = Annotated[str, msgspec.Meta(max_length=253)]
+GatewayAddress = Annotated[str, msgspec.Meta(max_length=260)]  # HOST:PORT to dial
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Cidr = Annotated[str, msgspec.Meta(max_length=49)]
 CertificatePem = Annotated[str, msgspec.Meta(max_length=16384)]
@@ -46,8 +47,10 @@ class JoinHello(Message, frozen=True, kw_only=True, tag="join-hello"):
 
 class JoinRequest(Message, frozen=True, kw_only=True, tag="join-request"):
     token: str
-    node: NodeName
+    node: NodeName  # a gateway's name where it is one that joins
     csr_pem: str
+    role: Literal["node", "gateway"] = "node"
+    address: GatewayAddress = ""  # of a gateway: HOST:PORT that agents shall dial
 
     def __repr__(self) -> str:
         return f"JoinRequest(node={self.node!r}, token=hidden)"
@@ -113,7 +116,7 @@ class KnownGateway(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway of the cluster. Whoever is met there still has to show a gateway's certificate."""
 
     name: NodeName
-    address: Annotated[str, msgspec.Meta(max_length=260)]  # HOST:PORT to dial
+    address: GatewayAddress
 
 
 class GatewayList(Message, frozen=True, kw_only=True, tag="gateway-list"):

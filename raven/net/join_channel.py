@@ -1,6 +1,6 @@
 """The join's messages over a TLS stream: each behind a u32 length, each within a deadline.
 
-Used by both ends, below `gateway.join` and `agent.join`. A join is four messages with a stranger, so
+Used by both ends, below `gateway.join` and `raven.net.joining`. A join is four messages with a stranger, so
 everything is small: nothing is read ahead, and whatever does not fit ends the join with one PeerError.
 """
 

@@ -21,6 +21,7 @@ _PEM_END = "-----END CERTIFICATE-----"
 
 STREAM_ALPN = "raven/1"
 JOIN_ALPN = "raven-join/1"
+FOLLOW_ALPN = "raven-follow/1"  # of a gateway that follows another one
 
 
 class Credentials(Protocol):
@@ -84,7 +85,7 @@ def gateway_context(credentials: Credentials) -> ssl.SSLContext:
     Whoever accepts a connection asks `alpn` first, then `check_node` unless it is a join, and judges the
     times of the certificate. StateError when the credentials cannot be loaded.
     """
-    context = _context(ssl.PROTOCOL_TLS_SERVER, [STREAM_ALPN, JOIN_ALPN])
+    context = _context(ssl.PROTOCOL_TLS_SERVER, [STREAM_ALPN, JOIN_ALPN, FOLLOW_ALPN])
     _load(context, credentials)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.verify_flags |= _NO_CHECK_TIME
@@ -99,12 +100,14 @@ def agent_context(credentials: Credentials) -> ssl.SSLContext:
     Whoever dials judges the times by what the gateway tells. StateError when the credentials cannot be
     loaded.
     """
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, [STREAM_ALPN])
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = _dialling_context(credentials, STREAM_ALPN)
     context.verify_flags |= _NO_CHECK_TIME
-    _load(context, credentials)
     return context
+
+
+def follower_context(credentials: Credentials) -> ssl.SSLContext:
+    """For a gateway's dialling of the one it follows; both keep the time. StateError as above."""
+    return _dialling_context(credentials, FOLLOW_ALPN)
 
 
 def oam_context(certificate: Path, key: Path, client_ca: Path, *, strict: bool) -> ssl.SSLContext:
@@ -138,7 +141,7 @@ def kubelet_context(certificate: Path, key: Path, kubelet_ca: Path) -> ssl.SSLCo
 def join_context() -> ssl.SSLContext:
     """For first contact: verifies nothing, because there is nothing yet to verify with.
 
-    `agent.join` compares the CA with the token's pin, and the certificate of the connection with
+    `raven.net.joining` compares the CA with the token's pin, and the certificate of the connection with
     the CA, before it says anything.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT, [JOIN_ALPN])
@@ -150,7 +153,7 @@ def join_context() -> ssl.SSLContext:
 def alpn(end: TlsEnd) -> str:
     """The protocol both ends agreed on; PeerError "wrong-alpn" where there is none."""
     name = end.selected_alpn_protocol()
-    if name not in (STREAM_ALPN, JOIN_ALPN):
+    if name not in (STREAM_ALPN, JOIN_ALPN, FOLLOW_ALPN):
         raise PeerError("wrong-alpn", f"the other end speaks neither {STREAM_ALPN} nor {JOIN_ALPN}")
     return name
 
@@ -214,6 +217,14 @@ _ALERT_SENTENCES = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the other end has to show a certificate, and did not",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the other end asks for a certificate",
 }
+
+
+def _dialling_context(credentials: Credentials, alpn: str) -> ssl.SSLContext:
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, [alpn])
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    _load(context, credentials)
+    return context
 
 
 def _context(protocol: int, alpns: list[str]) -> ssl.SSLContext:

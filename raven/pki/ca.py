@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from raven.pki.certificate import USE_OF_ROLE, Leaf, leaf_of_untrusted, load_ca_certificate, pin_of
+from raven.pki.certificate import USES_OF_ROLE, Leaf, leaf_of_untrusted, load_ca_certificate, pin_of
 from raven.pki.csr import UNUSABLE, Key, PublicKey, key_hash
 from raven.pki.identity import Identity, gateway_identity, node_identity, operator_identity
 from raven.pki.renewal import BACKDATE, CA_LIFE, LEAF_LIFE
@@ -104,7 +104,7 @@ class Authority:
             _builder(subject, self.certificate.subject, key, now, not_after, random)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([USE_OF_ROLE[identity.role]]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(USES_OF_ROLE[identity.role]), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(

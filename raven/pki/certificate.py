@@ -20,10 +20,11 @@ from raven.pki.renewal import is_valid_at, renew_at
 PEM_MAX = 16384  # characters of one certificate looked at; ours have 900
 
 # What the TLS library of the other end demands of a certificate's holder (RFC 5280, section 4.2.1.12).
-USE_OF_ROLE = {
-    Role.NODE: ExtendedKeyUsageOID.CLIENT_AUTH,
-    Role.GATEWAY: ExtendedKeyUsageOID.SERVER_AUTH,
-    Role.OPERATOR: ExtendedKeyUsageOID.CLIENT_AUTH,
+# Gateways dial one another too; being dialled is what sets them apart from nodes.
+USES_OF_ROLE = {
+    Role.NODE: (ExtendedKeyUsageOID.CLIENT_AUTH,),
+    Role.GATEWAY: (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+    Role.OPERATOR: (ExtendedKeyUsageOID.CLIENT_AUTH,),
 }
 
 
@@ -137,7 +138,9 @@ def leaf_of_untrusted(certificate: x509.Certificate) -> Leaf:
     except UNUSABLE as error:
         raise PeerError("bad-certificate", "the certificate is not one of Raven's") from error
     identity = identity_among_untrusted(names.get_values_for_type(x509.UniformResourceIdentifier))
-    if constraints.ca or list(usages) != [USE_OF_ROLE[identity.role]]:
+    expected = USES_OF_ROLE[identity.role]
+    # One use is enough: gateways' certificates of an earlier Raven are not for dialling.
+    if constraints.ca or tuple(usages) not in (expected, expected[:1]):
         raise PeerError(
             "bad-certificate", f"the certificate of {identity} has other uses than a {identity.role}'s"
         )

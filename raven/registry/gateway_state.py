@@ -22,6 +22,7 @@ from raven.pki.certificate import Leaf, load_ca_certificate, load_leaf, pin_of
 from raven.pki.csr import Key, key_hash, key_pem, load_key, new_key
 from raven.pki.identity import gateway_identity
 from raven.registry import ca_rotation, files
+from raven.registry.follower_state import FollowerFile, read_follower_file
 from raven.registry.wg_key import read_wg_key, write_wg_key
 from raven.wg.primitives import DhPrivateKey
 
@@ -36,13 +37,21 @@ class GatewayState:
     cluster: str
     name: str
     hosts: tuple[str, ...]  # what --advertise says, without ports
-    authority: Authority
+    ca_pem: str  # of the current CA
+    own_authority: Authority | None  # None in a gateway that follows another one
     leaf: Leaf = field(repr=False)  # the gateway's own certificate
     wg_private_key: PrivateKey
     wg_public_key: PublicKey
     lock: files.Lock = field(repr=False)
     first_start: bool  # the CA was made just now
     previous: ca_rotation.Previous | None = None  # the CA before, while it is trusted too
+    follower: FollowerFile | None = None  # whom it follows, if anybody
+
+    @property
+    def authority(self) -> Authority:
+        """The CA; only where nobody is followed."""
+        assert self.own_authority is not None, "a gateway that follows another one has no CA"
+        return self.own_authority
 
     @property
     def certificate(self) -> Path:
@@ -63,7 +72,7 @@ class GatewayState:
 
     def renew_if_due(self, *, now: float, random: Random = os.urandom) -> bool:
         """True when gateway.crt was replaced: then load it into the listener's context again."""
-        if now < self.leaf.renew_at:
+        if self.own_authority is None or now < self.leaf.renew_at:
             return False
         key = _load_key(self.key, now)
         self.leaf = _issue(self.directory, self.authority, self.name, self.hosts, key, now, random)
@@ -71,17 +80,26 @@ class GatewayState:
 
     def follow_rotation(self, *, now: float, random: Random = os.urandom) -> bool:
         """True when the CA has changed by `ca rotate` or `ca retire`: then load everything again."""
-        if not ca_rotation.is_changing(self.directory, now=now):
+        if self.own_authority is None or not ca_rotation.is_changing(self.directory, now=now):
             return False
         ca_rotation.take_staged(
             self.directory,
             lambda current: _previous_leaf(self.directory, current, self.name, self.hosts, now, random),
             now=now,
         )
-        self.authority = _authority(self.directory, self.cluster, now, random)
+        self.own_authority = _authority(self.directory, self.cluster, now, random)
+        self.ca_pem = self.own_authority.certificate_pem
         self.leaf = _leaf(self.directory, self.authority, self.name, self.hosts, now, random)
         self.previous = ca_rotation.load_previous(self.directory)
         return True
+
+    def load_key(self, *, now: float) -> Key:
+        return _load_key(self.key, now)
+
+    def install(self, certificate_pem: str) -> None:
+        """Called by a gateway that follows another one with its next certificate, which was checked."""
+        files.write(self.certificate, certificate_pem.encode())
+        self.leaf = load_leaf(certificate_pem.encode())
 
     def close(self) -> None:
         """Lets another gateway have the directory."""
@@ -114,6 +132,8 @@ def open_gateway(
         raise StateError(f"{directory}: an agent's state is here; give the gateway a directory of its own")
     lock = files.Lock(directory, "raven-gateway")
     try:
+        if (follower := read_follower_file(directory, now=now)) is not None:
+            return _open_follower(directory, follower, lock, name=name, cluster=cluster, now=now)
         first_start = not (directory / "ca.key").exists()
         ca_rotation.take_staged(
             directory,
@@ -128,7 +148,8 @@ def open_gateway(
             cluster=authority.cluster,
             name=name,
             hosts=tuple(hosts),
-            authority=authority,
+            ca_pem=authority.certificate_pem,
+            own_authority=authority,
             leaf=leaf,
             wg_private_key=wg_private_key,
             wg_public_key=DhPrivateKey(wg_private_key).public,
@@ -139,6 +160,46 @@ def open_gateway(
     except BaseException:
         lock.release()
         raise
+
+
+def _open_follower(
+    directory: Path,
+    follower: FollowerFile,
+    lock: files.Lock,
+    *,
+    name: str,
+    cluster: str | None,
+    now: float,
+) -> GatewayState:
+    """The state that `raven-gateway join` left."""
+    for option, given, joined in (("name", name, follower.name), ("cluster", cluster, follower.cluster)):
+        if given and given != joined:
+            raise ConfigError(f"{option} {given}: {directory} has joined as {joined}")
+    path = directory / "ca.crt"
+    try:
+        ca_pem = files.read(path).decode("ascii", "replace")
+        load_ca_certificate(ca_pem.encode())
+        path = directory / "gateway.crt"
+        leaf = load_leaf(files.read(path))
+    except ValueError as error:
+        raise files.corrupt(
+            path, str(error), "Join again with `raven-gateway join --force`", now=now
+        ) from error
+    wg_private_key = read_wg_key(directory / "wg.key", now=now)
+    return GatewayState(
+        directory=directory,
+        cluster=follower.cluster,
+        name=follower.name,
+        hosts=leaf.hosts,
+        ca_pem=ca_pem,
+        own_authority=None,
+        leaf=leaf,
+        wg_private_key=wg_private_key,
+        wg_public_key=DhPrivateKey(wg_private_key).public,
+        lock=lock,
+        first_start=False,
+        follower=follower,
+    )
 
 
 def registry_path(directory: Path) -> Path:

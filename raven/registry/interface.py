@@ -35,7 +35,7 @@ class GatewayRecord:
     name: str
     address: str  # HOST:PORT that agents dial
     created: float  # wall seconds when it came to be known
-    certificate_serial: str = ""  # "" for the gateway that holds the CA, and vouches for itself
+    key_hash: bytes | None = None  # SHA-256 of its SubjectPublicKeyInfo; None where the CA is, and in copies
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,11 +78,10 @@ STEPS = (
     """,
     """
     CREATE TABLE gateways (
-        name               TEXT PRIMARY KEY,
-        address            TEXT NOT NULL,  -- HOST:PORT that agents dial
-        created            REAL NOT NULL,
-        certificate_serial TEXT NOT NULL DEFAULT '',  -- '' for the gateway that holds the CA
-        key_hash           BLOB CHECK (length(key_hash) = 32)
+        name     TEXT PRIMARY KEY,
+        address  TEXT NOT NULL,  -- HOST:PORT that agents dial
+        created  REAL NOT NULL,
+        key_hash BLOB CHECK (length(key_hash) = 32)  -- NULL for the gateway that holds the CA
     ) STRICT;
     CREATE TABLE gateway_list (revision INTEGER NOT NULL) STRICT;
     INSERT INTO gateway_list (revision) VALUES (0);
@@ -90,6 +89,24 @@ STEPS = (
         BEGIN UPDATE revision SET value = value + 1; END;
 
     ALTER TABLE tokens ADD COLUMN role TEXT NOT NULL DEFAULT 'node' CHECK (role IN ('node', 'gateway'));
+
+    -- Grows with whatever the gateways that follow this one have to know.
+    CREATE TABLE copy (revision INTEGER NOT NULL) STRICT;
+    INSERT INTO copy (revision) VALUES (0);
+    CREATE TRIGGER copy_node_added AFTER INSERT ON nodes
+        BEGIN UPDATE copy SET revision = revision + 1; END;
+    CREATE TRIGGER copy_node_changed AFTER UPDATE ON nodes
+        WHEN old.public_key IS NOT new.public_key OR old.pod_cidrs <> new.pod_cidrs
+            OR old.address <> new.address OR old.certificate_serial <> new.certificate_serial
+        BEGIN UPDATE copy SET revision = revision + 1; END;
+    CREATE TRIGGER copy_node_removed AFTER DELETE ON nodes
+        BEGIN UPDATE copy SET revision = revision + 1; END;
+    CREATE TRIGGER copy_certificate_added AFTER INSERT ON certificates
+        BEGIN UPDATE copy SET revision = revision + 1; END;
+    CREATE TRIGGER copy_certificate_changed AFTER UPDATE ON certificates
+        BEGIN UPDATE copy SET revision = revision + 1; END;
+    CREATE TRIGGER copy_gateways_changed AFTER UPDATE ON gateway_list
+        BEGIN UPDATE copy SET revision = revision + 1; END;
     """,
     """
     -- who may ask at the O&M entries: access tokens by their id, certificates of operators by their serial
@@ -118,5 +135,15 @@ STEPS = (
     CREATE TRIGGER node_pods_allowed AFTER UPDATE OF pod_allow ON nodes
         BEGIN UPDATE revision SET value = value + 1; END;
     ALTER TABLE tokens ADD COLUMN pod_cidrs TEXT NOT NULL DEFAULT '';
+    """,
+    """
+    CREATE TRIGGER copy_node_allowed AFTER UPDATE OF pod_allow ON nodes
+        BEGIN UPDATE copy SET revision = revision + 1; END;
+    CREATE TRIGGER copy_credential_added AFTER INSERT ON credentials
+        BEGIN UPDATE copy SET revision = revision + 1; END;
+    CREATE TRIGGER copy_credential_changed AFTER UPDATE ON credentials
+        BEGIN UPDATE copy SET revision = revision + 1; END;
+    CREATE TRIGGER copy_credential_removed AFTER DELETE ON credentials
+        BEGIN UPDATE copy SET revision = revision + 1; END;
     """,
 )

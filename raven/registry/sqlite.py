@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raven.control.copies import Copy
 from raven.errors import RefusedError
 from raven.keys import PublicKey
 from raven.pki.renewal import GRACE, renew_at
 from raven.pki.token import secret_matches
-from raven.registry import audit_log
+from raven.registry import audit_log, copies
 from raven.registry.database import Database
 from raven.registry.interface import (
     AuditHead,
@@ -108,17 +109,100 @@ class SqliteRegistry:
             )
             connection.execute(_NEW_LIST, (int(now * 1000),))
 
+    def readdress_gateway(self, name: str, *, address: str, now: float) -> None:
+        """Called when a gateway that joined says where agents dial it."""
+        known = "FROM gateways WHERE name = ? AND address <> ?"
+        if self._database.read(f"SELECT 1 {known}", (name, address)):
+            with self._database.transaction(durable=False) as connection:
+                connection.execute("UPDATE gateways SET address = ? WHERE name = ?", (address, name))
+                connection.execute(_NEW_LIST, (int(now * 1000),))
+
+    def enrol_gateway(
+        self,
+        *,
+        token_id: str,
+        secret: bytes,
+        name: str,
+        address: str,
+        key_hash: bytes,
+        now: float,
+        asker: str = "",
+    ) -> None:
+        """Redeems a token for a gateway: `name` has that key from now on. Durable; errors as of `enrol`.
+
+        The same token, name and key once more is the repetition of a join whose answer was lost.
+        """
+        with self._database.transaction(durable=True) as connection:
+            token = _find_token(connection, token_id, secret, role="gateway")
+            known = connection.execute("SELECT * FROM gateways WHERE name = ?", (name,)).fetchone()
+            repeated = known is not None and known["key_hash"] == key_hash and token.used_by == name
+            if now >= token.expires:
+                raise RefusedError("token-expired", "the token has expired; have a new one made")
+            if token.node is not None and token.node != name:
+                raise RefusedError("token-node", f"the token is for another gateway than {name}")
+            if token.uses and not token.reusable and not repeated:
+                raise RefusedError("token-used", "the token has been used; have a new one made")
+            if known is not None and (known["key_hash"] is None or token.node is None) and not repeated:
+                raise RefusedError("gateway-taken", f"there is a gateway {name} already; choose another name")
+            connection.execute(
+                "INSERT INTO gateways (name, address, created, key_hash) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET address = excluded.address, key_hash = excluded.key_hash",
+                (name, address, now, key_hash),
+            )
+            connection.execute(_NEW_LIST, (int(now * 1000),))
+            connection.execute(_USE_TOKEN, (now, name, token_id))
+            joined = AuditRecord(
+                time=now, event="gateway-join", node=name, asker=asker, target=token_id, verdict="allowed"
+            )
+            audit_log.append(connection, [joined])
+
+    def check_gateway(self, name: str, *, key_hash: bytes) -> None:
+        """Returns if that gateway may follow this one; RefusedError "gateway-unknown" otherwise."""
+        if not self._database.read(
+            "SELECT 1 FROM gateways WHERE name = ? AND key_hash = ?", (name, key_hash)
+        ):
+            raise RefusedError("gateway-unknown", f"gateway {name} has not joined here, or was removed since")
+
+    def remove_gateway(self, name: str, *, now: float) -> bool:
+        """Forgets a gateway, and has agents leave it; False when it was not there. Durable."""
+        with self._database.transaction(durable=True) as connection:
+            if connection.execute("DELETE FROM gateways WHERE name = ?", (name,)).rowcount == 0:
+                return False
+            connection.execute(_NEW_LIST, (int(now * 1000),))
+            return True
+
+    # Copies
+
+    def copy_revision(self) -> int:
+        return copies.revision(self._database)
+
+    def copy(self) -> list[Copy]:
+        """Everything a gateway that follows this one has to know."""
+        return copies.read(self._database)
+
+    def take_copy(self, pages: Sequence[Copy]) -> None:
+        """Called on the following side when a copy is whole. Durable."""
+        with self._database.transaction(durable=True) as connection:
+            copies.write(connection, pages)
+
+    def adopt(self, certificate: CertificateRecord, *, now: float) -> None:
+        """Called on the following side when a certificate was issued, ahead of the next copy."""
+        with self._database.transaction(durable=False) as connection:
+            connection.execute("DELETE FROM certificates WHERE serial = ?", (certificate.serial,))
+            connection.execute(_INSERT_CERTIFICATE, ("", *_columns(certificate)))
+            connection.execute(_UPSERT_NODE, (certificate.node, now, certificate.serial))
+
     # Tokens
 
     def add_token(self, token: TokenRecord) -> None:
         with self._database.transaction(durable=True) as connection:
             connection.execute("DELETE FROM tokens WHERE expires < ?", (token.created - REMEMBER,))
             connection.execute(
-                "INSERT INTO tokens (id, secret_hash, node, reusable, created, expires, pod_cidrs)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO tokens (id, secret_hash, node, reusable, created, expires, pod_cidrs, role)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(token.id, token.secret_hash, token.node, token.reusable, token.created, token.expires),
-                    " ".join(token.pod_cidrs),
+                    *(" ".join(token.pod_cidrs), token.role),
                 ),
             )
 
@@ -163,7 +247,7 @@ class SqliteRegistry:
         asker: str = "",
     ) -> CertificateRecord:
         with self._database.transaction(durable=True) as connection:
-            token = _find_token(connection, token_id, secret)
+            token = _find_token(connection, token_id, secret, role="node")
             if now >= token.expires:
                 raise RefusedError("token-expired", "the token has expired; have a new one made")
             current = _current_certificate(connection, node)
@@ -324,11 +408,13 @@ _UPSERT_NODE = (
 _USE_TOKEN = "UPDATE tokens SET uses = uses + 1, used = ?, used_by = ? WHERE id = ?"
 
 
-def _find_token(connection: sqlite3.Connection, token_id: str, secret: bytes) -> TokenRecord:
+def _find_token(connection: sqlite3.Connection, token_id: str, secret: bytes, *, role: str) -> TokenRecord:
     row = connection.execute("SELECT * FROM tokens WHERE id = ?", (token_id,)).fetchone()
     token = _token(row) if row else None
     if not secret_matches(secret, token.secret_hash if token else _NO_HASH) or token is None:
         raise RefusedError("token-unknown", "this gateway knows no such token")
+    if token.role != role:
+        raise RefusedError("token-role", f"the token is for a {token.role}, and a {role} came with it")
     return token
 
 
@@ -377,7 +463,7 @@ def _gateway(row: Any) -> GatewayRecord:
         name=row["name"],
         address=row["address"],
         created=row["created"],
-        certificate_serial=row["certificate_serial"],
+        key_hash=row["key_hash"],
     )
 
 

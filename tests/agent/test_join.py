@@ -14,13 +14,14 @@ import trio.testing
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from agent.join import Joined, converse, join
-from gateway.join import serve_join
+from agent.join import Joined, join
+from gateway.join import OwnEnroller, serve_join
 from gateway.token import add_token
 from raven.config import Address
 from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRefused, JoinRequest, Message
 from raven.errors import ConfigError, PeerError, RefusedError, StateError
 from raven.net.join_channel import JoinChannel
+from raven.net.joining import converse
 from raven.net.tls import agent_context, check_gateway, check_node, gateway_context
 from raven.net.tls_stream import HandshakeFailed, server_handshake
 from raven.pki.ca import Authority
@@ -223,8 +224,7 @@ class World:
         served: trio.abc.Stream = stream if self.answers else Mute(stream)
         result = await serve_join(
             served,
-            authority=self.state.authority,
-            registry=self.registry,
+            enroller=OwnEnroller(self.state.authority, self.registry),
             gateways=["gw.example.com:443"],
             peer="test",
         )

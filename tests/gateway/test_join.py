@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.join import ACCEPTED, JoinResult, serve_join
+from gateway.join import ACCEPTED, JoinResult, OwnEnroller, serve_join
 from gateway.token import add_token
 from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRefused, JoinRequest, encode
 from raven.errors import PeerError
@@ -49,12 +49,10 @@ class World:
                     results.append(
                         await serve_join(
                             far,
-                            authority=CA,
-                            registry=self.registry,
+                            enroller=OwnEnroller(CA, self.registry, self.random),
                             gateways=GATEWAYS,
                             peer=PEER,
                             now=lambda: self.now,
-                            random=self.random,
                             step_timeout=self.step_timeout,
                         )
                     )
@@ -196,7 +194,7 @@ async def test_an_oversized_message_is_answered_over_tcp_too(world: World) -> No
 
     async def handle(stream: trio.SocketStream) -> None:
         results.append(
-            await serve_join(stream, authority=CA, registry=world.registry, gateways=[], peer=PEER)
+            await serve_join(stream, enroller=OwnEnroller(CA, world.registry), gateways=[], peer=PEER)
         )
 
     async with trio.open_nursery() as nursery:
@@ -292,7 +290,7 @@ async def test_cancelling_closes_the_stream(world: World) -> None:
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            await serve_join(far, authority=CA, registry=world.registry, gateways=[], peer=PEER)
+            await serve_join(far, enroller=OwnEnroller(CA, world.registry), gateways=[], peer=PEER)
 
         nursery.start_soon(serve)
         await JoinChannel(near).receive()

@@ -12,7 +12,7 @@ import trio
 
 from agent.join import join
 from gateway import tunnel_server
-from gateway.join import JoinResult, serve_join
+from gateway.join import JoinResult, OwnEnroller, serve_join
 from gateway.network import GatewayNetwork
 from gateway.renew import renew
 from gateway.revocation import cut_withdrawn
@@ -84,7 +84,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
     async def serve(stream: trio.abc.Stream, address: str) -> JoinResult:
         return await serve_join(
-            stream, authority=state.authority, registry=registry, gateways=["127.0.0.1:1"], peer=address
+            stream, enroller=OwnEnroller(state.authority, registry), gateways=["127.0.0.1:1"], peer=address
         )
 
     server = TunnelServer(

@@ -56,12 +56,15 @@ def test_a_leaf_does_not_outlive_its_ca() -> None:
 
 @pytest.mark.parametrize(
     ("leaf", "use"),
-    [(NODE, ExtendedKeyUsageOID.CLIENT_AUTH), (GATEWAY, ExtendedKeyUsageOID.SERVER_AUTH)],
+    [
+        (NODE, [ExtendedKeyUsageOID.CLIENT_AUTH]),
+        (GATEWAY, [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+    ],
     ids=["node", "gateway"],
 )
-def test_a_leaf_serves_one_role(leaf: Leaf, use: x509.ObjectIdentifier) -> None:
+def test_a_leaf_serves_one_role(leaf: Leaf, use: list[x509.ObjectIdentifier]) -> None:
     certificate = parsed(leaf.pem)
-    assert extension(certificate, x509.ExtendedKeyUsage).value == x509.ExtendedKeyUsage([use])
+    assert extension(certificate, x509.ExtendedKeyUsage).value == x509.ExtendedKeyUsage(use)
     constraints = extension(certificate, x509.BasicConstraints)
     assert constraints == x509.Extension(constraints.oid, True, x509.BasicConstraints(False, None))
     usage = extension(certificate, x509.KeyUsage).value
