@@ -36,6 +36,7 @@ from raven.errors import PeerError, RavenError
 from raven.mux.connection import Limits
 from raven.mux.keepalive import Keepalive
 from raven.net.backoff import backoff
+from raven.net.busy import Busy, heed_untrusted
 from raven.net.dial import dial
 from raven.net.path_changes import PathChanges
 from raven.net.proxy import DIRECT, Ways
@@ -120,6 +121,11 @@ class Uplink:
             except Elsewhere as error:
                 await self._stand_by(str(error))
                 continue
+            except Busy as error:
+                # No failure: the gateway is there. What it says spreads those who come.
+                self._now("down", f"gateway {self.address}: {error}")
+                await trio.sleep(error.seconds + self.chance())
+                continue
             except Exception:
                 # A bug met by one tunnel must not take the other tunnels and the packet lane with it.
                 self._log.exception("tunnel ended by a fault of the agent", gateway=str(self.address))
@@ -195,7 +201,7 @@ class Uplink:
             finally:
                 self.claims.give_up(self)
             return f"gateway {self.address} said goodbye"
-        except Elsewhere:
+        except (Elsewhere, Busy):
             raise
         except TunnelLost as error:
             # A gateway judges our certificate when the handshake is over for us: its alert comes with the
@@ -216,6 +222,7 @@ class Uplink:
             self.renewal.context,
             server_hostname=self.renewal.server_name,
             timeout=HANDSHAKE_MAX,
+            look=heed_untrusted,
         )
         try:
             peer = check_gateway(stream, cluster=self.cluster)

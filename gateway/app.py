@@ -39,6 +39,7 @@ from raven.net.daemon import Stop
 from raven.net.end import EndOptions
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
+from raven.net.proxy_header import ProxyHeaders
 from raven.net.sdnotify import Notifier
 from raven.net.status_socket import (
     Answer,
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
 
 SEEN_INTERVAL = 60.0  # seconds between two writes of who was heard when; what a power cut may lose
 GATEWAYS_INTERVAL = 1.0  # seconds between two looks at which gateways there are; it takes 20 µs
+SETTLE_MAX = (
+    2.0  # seconds for requests that were accepted before the listeners closed, to reach their targets
+)
 RENEW_INTERVAL = 3600.0  # seconds between two looks at the gateway's own certificate
 CA_INTERVAL = 1.0  # seconds between two looks whether the CA was rotated
 ANYWHERE = ("", "0.0.0.0", "::")
@@ -176,6 +180,7 @@ class Gateway:
                 shown=self.trust.shown(stream),
             ),
             followers=self.followers,
+            headers=ProxyHeaders(options.agents_proxy_protocol),
         )
         self._log = log.get("gateway")
 
@@ -221,6 +226,7 @@ class Gateway:
                 support.start_soon(self._tell_systemd, notifier)
                 await stop.wait()
                 self.draining = True
+                await self._leave(notifier)
                 accepting.cancel()
                 await self._drain()
                 connections.cancel_scope.cancel()
@@ -247,9 +253,21 @@ class Gateway:
                 nursery.start_soon(self.server.serve, agents, connections)
                 nursery.start_soon(self.oam.accept, connections)
 
+    async def _leave(self, notifier: Notifier) -> None:
+        """Says that this gateway goes, and serves everybody until load balancers have noticed."""
+        self.oam.proxy.leave()
+        if grace := self.options.drain_grace_seconds:
+            self._log.info("leaving", seconds=grace)
+            notifier.status(f"leaving: everything is served for {grace:g} s more")
+            await trio.sleep(grace)
+
     async def _drain(self) -> None:
-        """Every agent is told; each tunnel lasts until its streams are done, at most drain_seconds."""
+        """Requests that have come reach their targets; then every agent is told, and each tunnel lasts until
+        its streams are done, at most drain_seconds.
+        """
         self._log.info("draining", tunnels=len(self.table.connected()), seconds=self.options.drain_seconds)
+        with trio.move_on_after(SETTLE_MAX):
+            await self.oam.proxy.settle()
         self.oam.drain()
         with trio.move_on_after(self.options.drain_seconds):
             async with trio.open_nursery() as nursery:
@@ -263,8 +281,12 @@ class Gateway:
         pages = {
             "/metrics": lambda query: Page(render(), metrics.CONTENT_TYPE),
             "/healthz": lambda query: Page(b"ok\n"),
+            "/readyz": self._ready,
         }
         await trio.serve_listeners(partial(serve_pages, pages=pages), listeners)
+
+    def _ready(self, query: str) -> Page:
+        return Page(b"draining\n", status=503) if self.draining else Page(b"ok\n")
 
     async def _guarded(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
         """Runs one lane so that a bug in it leaves the other lanes alone."""

@@ -60,12 +60,25 @@ class HttpProxy:
         self._identify = identify
         self._log = log.get("proxy")
         self._idle: set[trio.CancelScope] = set()
+        self._arriving: dict[trio.abc.HalfCloseableStream, trio.Event] = {}  # set once at its target, or gone
+        self.leaving = False
         self.draining = False
         self.connections = 0  # open now
 
+    def leave(self) -> None:
+        """From now on /healthz says so and no connection is kept for another request; all are served."""
+        self.leaving = True
+
+    async def settle(self) -> None:
+        """Returns when every request that has come so far is at its target, or ended: after `leave`, once
+        nobody is accepted any more. The caller bounds it.
+        """
+        for arrived in list(self._arriving.values()):
+            await arrived.wait()
+
     def drain(self) -> None:
         """From now on idle connections close, and requests are turned away; those under way go on."""
-        self.draining = True
+        self.leaving = self.draining = True
         for scope in self._idle:
             scope.cancel()
 
@@ -82,6 +95,7 @@ class HttpProxy:
         """
         buffer = HeadBuffer(strict=True)
         self.connections += 1
+        self._arriving[stream] = trio.Event()
         try:
             then = await self._serve_one(stream, buffer, asker, greeted, first=True)
             while then is _Then.NEXT:
@@ -98,7 +112,12 @@ class HttpProxy:
             self._log.exception("a request ended by a fault of the gateway")
         finally:
             self.connections -= 1
+            self._arrived(stream)
             await trio.aclose_forcefully(stream)
+
+    def _arrived(self, stream: trio.abc.HalfCloseableStream) -> None:
+        if (event := self._arriving.pop(stream, None)) is not None:
+            event.set()
 
     async def _serve_one(
         self,
@@ -124,7 +143,7 @@ class HttpProxy:
             record.refused(refusal)
             self._requests.refused[refusal.reason] += 1
             # A body that nobody will read stands between this request and the next.
-            keep = request is not None and request.persistent and request.body == 0 and not self.draining
+            keep = request is not None and request.persistent and request.body == 0 and not self.leaving
             keep = keep and record.method != "CONNECT"
             await send_refusal(stream, request, refusal, keep_alive=keep)
             return _Then.NEXT if keep else _Then.LINGER
@@ -149,7 +168,7 @@ class HttpProxy:
         route = self._find_route(stream, request, record)
         if route is None:
             page = find_page(request, self._pages(record.asker))
-            keep = request.persistent and request.body == 0 and not self.draining
+            keep = request.persistent and request.body == 0 and not self.leaving
             await send_page(stream, request, page, keep_alive=keep)
             return _Then.NEXT if keep else _Then.LINGER
         record.target = self._requests.located(route.target)
@@ -172,6 +191,7 @@ class HttpProxy:
     ) -> _Then:
         """Between the asker and the target until the request has ended."""
         upstream = await self._open(record)
+        self._arrived(stream)
         if request.method == "CONNECT":
             await self._connect(stream, buffer, upstream, record)
             return _Then.CLOSE
@@ -186,7 +206,7 @@ class HttpProxy:
             self._requests.broken[relay.broken] += 1
         if relay.broken or relay.exchange.switched:
             return _Then.CLOSE
-        return _Then.NEXT if relay.keep_alive and not self.draining else _Then.LINGER
+        return _Then.NEXT if relay.keep_alive and not self.leaving else _Then.LINGER
 
     async def _connect(
         self,
@@ -237,4 +257,4 @@ class HttpProxy:
         return {"/healthz": self._health, "/sd": discover}
 
     def _health(self, query: str) -> Page:
-        return Page(b"draining\n", status=503) if self.draining else Page(b"ok\n")
+        return Page(b"draining\n", status=503) if self.leaving else Page(b"ok\n")

@@ -1,5 +1,6 @@
 """The options of `raven-gateway run`: the one definition of its flags, its TOML keys and their reference."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from raven.config import (
     parse_listen_or_off,
 )
 from raven.names import CLUSTER_PATTERN, NAME_PATTERN
+from raven.net.proxy_header import IPNetwork
 
 
 class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
@@ -22,6 +24,16 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
         Address,
         option("Where agents dial in: TLS over TCP.", metavar="A:P", expected=LISTEN, parse=Address.parse),
     ] = Address("", 10262)
+    agents_proxy_protocol: Annotated[
+        tuple[IPNetwork, ...],
+        option(
+            "Where load balancers dial the agents' listener from that say by PROXY protocol (1 or 2) whom "
+            "they speak for; a connection from there without such a header is refused.",
+            metavar="CIDR",
+            expected="networks, as in 10.0.0.0/24 or fd00::/64",
+            parse=ip_network,
+        ),
+    ] = ()
     oam_listen: Annotated[
         Address,
         option(
@@ -245,6 +257,17 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             "Unix socket for ravenctl.", metavar="PATH", expected="a path of at most 107 bytes", parse=Path
         ),
     ] = Path("/run/raven/gateway.sock")
+    drain_grace_seconds: Annotated[
+        float,
+        option(
+            "How long everything is still served after SIGTERM while /healthz says 503, so that load "
+            "balancers send new requests elsewhere before the drain begins.",
+            metavar="SECONDS",
+            expected="a number of seconds from 0 to 600",
+            ge=0,
+            le=600,
+        ),
+    ] = 0.0
     metrics_listen: Annotated[
         Address | None,
         option(

@@ -8,6 +8,7 @@ the packet lane and the registry; what the packet lane answers goes back over th
 
 from __future__ import annotations
 
+import contextlib
 import math
 import ssl
 import time
@@ -38,6 +39,8 @@ from raven.errors import PeerError, RefusedError, StateError
 from raven.keys import PublicKey
 from raven.mux.connection import Limits
 from raven.mux.resume import Resume
+from raven.net.busy import Pace
+from raven.net.proxy_header import ProxyHeaders
 from raven.net.strangers import Strangers
 from raven.net.tcp import host_of
 from raven.net.tls import FOLLOW_ALPN, JOIN_ALPN, Peer, alpn, check_node
@@ -52,6 +55,8 @@ from raven.registry.interface import CertificateRecord, Registry
 STRANGERS_LOW = 384  # from here on networks that have some are refused at random
 STRANGERS_HIGH = 768
 STRANGERS_EACH = 256  # of one /24 or /64
+# Handshakes a second that those are spread over who are turned away; two slow cores manage some hundred.
+COME_BACK_RATE = 50.0
 FIRST_MAX = 5.0  # seconds from accept to the first byte of the ClientHello
 HANDSHAKE_MAX = 10.0  # seconds from there to its end; the slowest satellite link needs two
 HELLO_MAX = 10.0  # seconds from the end of the handshake to a whole AgentHello
@@ -61,8 +66,17 @@ RENEW_ONLY_MAX = 60.0  # seconds a node with an expired certificate gets to rene
 
 # What a flood is turned away for: counted each time, told once in a while, or the log would be the flood's.
 _FLOODS = frozenset(
-    {"too-many-from-network", "refused-early", "displaced", "silent", "tls-timeout", "tls-eof"}
+    {
+        "too-many-from-network",
+        "refused-early",
+        "displaced",
+        "silent",
+        "tls-timeout",
+        "tls-eof",
+        "proxy-header",
+    }
 )
+_BUSY = frozenset({"too-many-from-network", "refused-early"})
 FLOOD_LINE = 1.0  # seconds between two lines about one of them
 
 Join = Callable[[TLSStream, str], Awaitable[JoinResult]]  # stream, address
@@ -91,11 +105,13 @@ class TunnelServer:
     news: Callable[[NodeTunnel], None]  # has the node told what it does not know yet
     outdated: Callable[[str, str], bool] | None = None  # node, serial: whether the CA before has signed it
     grace: float = 0.0  # seconds a node gets to come back to its tunnel after its transport broke
+    headers: ProxyHeaders = field(default_factory=lambda: ProxyHeaders(()))  # of load balancers in front
     followers: Followers | None = None  # where this gateway has the CA
     refused: Counter[str] = field(default_factory=Counter)  # connections turned away, by reason
     lost: Counter[str] = field(default_factory=Counter)  # tunnels that ended unasked, by reason
     accepted: int = 0  # tunnels
     resumed: int = 0  # tunnels that went on over another transport
+    pace: Pace = field(default_factory=lambda: Pace(COME_BACK_RATE))
     places: Strangers = field(
         default_factory=lambda: Strangers(low=STRANGERS_LOW, high=STRANGERS_HIGH, each_max=STRANGERS_EACH)
     )
@@ -116,6 +132,7 @@ class TunnelServer:
     async def _serve_connection(self, transport: trio.SocketStream) -> None:
         address = _address(transport)
         try:
+            address = await self._behind_balancer(transport, address)
             await self._serve_stranger(transport, address)
         except (PeerError, RefusedError, TunnelLost) as error:
             self._turned_away(error.reason, address, str(error))
@@ -128,6 +145,17 @@ class TunnelServer:
             # One agent's connection may show a bug of ours, and may not end the tunnels of the others.
             self._log.exception("connection ended by a fault of the gateway", address=address)
             self.refused["fault"] += 1
+
+    async def _behind_balancer(self, transport: trio.SocketStream, address: str) -> str:
+        """The address of whom a load balancer speaks for; the connection's own where it is none."""
+        if not self.headers.expects(host_of(address)):
+            return address
+        try:
+            source = await self.headers.read(transport.socket)
+        except BaseException:
+            await trio.aclose_forcefully(transport)
+            raise
+        return address if source is None else _shown(source.host, source.port)
 
     def _joined(self, result: JoinResult, address: str) -> None:
         if result.verdict == "accepted":
@@ -164,8 +192,11 @@ class TunnelServer:
                 except (PeerError, RefusedError, StateError) as error:
                     await dismiss(stream, str(error))
                     raise
-        except RefusedError:
-            # Closing is the cheapest answer; an honest agent backs off and comes back.
+        except RefusedError as error:
+            # The cheapest answer there is; an honest agent comes back when it is told to.
+            if error.reason in _BUSY:
+                with contextlib.suppress(OSError):
+                    await transport.socket.send(self.pace.line(trio.current_time()))
             await trio.aclose_forcefully(transport)
             raise
         if protocol == FOLLOW_ALPN and self.followers is not None:
@@ -401,4 +432,8 @@ def _address(transport: trio.SocketStream) -> str:
         host, port = transport.socket.getpeername()[:2]
     except OSError:
         return "unknown"
+    return _shown(host, port)
+
+
+def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

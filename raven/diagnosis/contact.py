@@ -21,7 +21,7 @@ from raven.control.messages import JoinHello
 from raven.diagnosis.evidence import TIMED_OUT, Attempt, Contact, Lookup, Shown
 from raven.errors import PeerError
 from raven.net.join_channel import JoinChannel
-from raven.net.tls import JOIN_ALPN, join_context
+from raven.net.tls import JOIN_ALPN, JOIN_NAME, join_context
 from raven.net.tls_stream import client_handshake
 
 LOOKUP_MAX: Final = 10.0  # seconds; a resolver asks two servers twice
@@ -142,7 +142,7 @@ async def _greeted(contact: Contact, transport: trio.SocketStream, known: str) -
     try:
         source = str(Address(*transport.socket.getsockname()[:2]))
         stream = await client_handshake(
-            transport, join_context(), server_hostname=known or None, timeout=GREET_MAX
+            transport, join_context(), server_hostname=known or JOIN_NAME, timeout=GREET_MAX
         )
         try:
             if stream.selected_alpn_protocol() != JOIN_ALPN:

@@ -116,17 +116,17 @@ async def _ask(stream: trio.SocketStream, proxy: Proxy, host: str, port: int) ->
 
 def _refusal(answer: AnswerHead, proxy: Proxy, target: str) -> PeerError:
     status = answer.status
-    if status == 407:
+    if status in (401, 407):  # tinyproxy says 401 to a wrong password
         schemes = dict.fromkeys(
             value.split(b" ")[0].decode("latin-1") for value in answer.values(b"proxy-authenticate")
         )
         asks = ", ".join(scheme for scheme in schemes if scheme.isalnum()) or "credentials"
-        if not any(scheme.lower() == "basic" for scheme in schemes):
-            why = f"asks for {asks}, and Raven speaks Basic only (407)"
+        if schemes and not any(scheme.lower() == "basic" for scheme in schemes):
+            why = f"asks for {asks}, and Raven speaks Basic only ({status})"
         elif proxy.authorization:
-            why = "does not take that user and password (407)"
+            why = f"does not take that user and password ({status})"
         else:
-            why = "wants a user and a password (407): give http://USER:PASSWORD@HOST:PORT"
+            why = f"wants a user and a password ({status}): give http://USER:PASSWORD@HOST:PORT"
         return PeerError("proxy-auth", f"the proxy {proxy} {why}")
     if status in (403, 405):
         why = f"does not let CONNECT to {target} pass ({status}): its owner has to allow it"

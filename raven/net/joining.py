@@ -18,7 +18,7 @@ from raven.errors import PeerError, RefusedError
 from raven.net.dial import dial
 from raven.net.join_channel import STEP_TIMEOUT, ByteStream, JoinChannel
 from raven.net.proxy import DIRECT, Ways
-from raven.net.tls import JOIN_ALPN, handshake_problem, join_context
+from raven.net.tls import JOIN_ALPN, JOIN_NAME, handshake_problem, join_context
 from raven.pki.certificate import check_leaf_untrusted, pin_of, read_ca_untrusted
 from raven.pki.csr import Key, key_hash, make_csr
 from raven.pki.identity import Role
@@ -149,7 +149,7 @@ async def _dial(host: str, port: int, shown: str, ways: Ways) -> trio.SSLStream[
         transport = await dial(host, port, ways=ways)
     except PeerError as error:
         raise PeerError("unreachable", f"{shown} cannot be reached: {error}") from error
-    stream = trio.SSLStream(transport, join_context())
+    stream = trio.SSLStream(transport, join_context(), server_hostname=JOIN_NAME)
     try:
         await _shake_hands(stream, shown)
     except BaseException:

@@ -21,6 +21,8 @@ _PEM_END = "-----END CERTIFICATE-----"
 
 STREAM_ALPN = "raven/1"
 JOIN_ALPN = "raven-join/1"
+# The server name of those who know no CA yet; it ends like every other, for balancers that choose by it.
+JOIN_NAME = "join.raven"
 FOLLOW_ALPN = "raven-follow/1"  # of a gateway that follows another one
 
 

@@ -23,6 +23,7 @@ from raven.net.tls import handshake_problem
 RECORD_MAX: Final = 16 * 1024  # bytes of plaintext in one TLS record (RFC 8446, section 5.1)
 BORROW_MAX: Final = 256 * 1024  # bytes; beyond it the cost per byte no longer falls
 CLOSE_TIMEOUT: Final = 1.0  # seconds for the close_notify to find room in the socket
+LOOK_MAX: Final = 32  # bytes of an answer that a caller may see before TLS does
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds; three round trips on a path that loses packets
 
 # Bytes that may wait unsent in the kernel, ahead of every keystroke. A keystroke that shares 10 Mb/s with a
@@ -195,14 +196,19 @@ async def client_handshake(
     *,
     server_hostname: str | None = None,
     timeout: float = HANDSHAKE_TIMEOUT,
+    look: Callable[[bytes], None] | None = None,
 ) -> TLSStream:
-    """TLS as a client on a connected socket, which it takes over. HandshakeFailed; closes the socket then."""
+    """TLS as a client on a connected socket, which it takes over. HandshakeFailed; closes the socket then.
+
+    `look` sees the first bytes of the answer before TLS does; what it raises comes out of here.
+    """
     return await _handshake(
         transport,
         lambda sock: _noticing_cuts(context).wrap_socket(
             sock, server_hostname=server_hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
         ),
         timeout,
+        look,
     )
 
 
@@ -241,6 +247,7 @@ async def _handshake(
     transport: trio.SocketStream | socket.socket,
     wrap: Callable[[socket.socket], ssl.SSLSocket],
     timeout: float,
+    look: Callable[[bytes], None] | None = None,
 ) -> TLSStream:
     if isinstance(transport, trio.SocketStream):
         plain = socket.socket(fileno=transport.socket.detach())
@@ -254,6 +261,8 @@ async def _handshake(
         open_socket = wrap(plain)
         with trio.fail_after(timeout):
             await trio.lowlevel.checkpoint()
+            if look is not None:
+                await _look(open_socket, look)
             await _until_done(open_socket, open_socket.do_handshake)
     except trio.TooSlowError as error:
         open_socket.close()
@@ -265,6 +274,17 @@ async def _handshake(
         open_socket.close()
         raise
     return TLSStream(open_socket)
+
+
+async def _look(sock: ssl.SSLSocket, look: Callable[[bytes], None]) -> None:
+    """Begins the handshake, and shows `look` what comes first; it may be there already."""
+    # Of the socket below TLS: an SSLSocket's own recv takes no flags.
+    with contextlib.suppress(BlockingIOError):
+        look(socket.socket.recv(sock, LOOK_MAX, socket.MSG_PEEK))
+    with contextlib.suppress(ssl.SSLWantReadError):
+        sock.do_handshake()
+    await trio.lowlevel.wait_readable(sock)
+    look(socket.socket.recv(sock, LOOK_MAX, socket.MSG_PEEK))
 
 
 def _reason(error: OSError) -> str:

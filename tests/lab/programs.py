@@ -27,6 +27,7 @@ NEEDED: Mapping[str, str] = {  # program: Debian package
     "sshd": "openssh-server",
     "nc": "netcat-openbsd",
     "nginx": "nginx-light",
+    "tinyproxy": "tinyproxy-bin",
 }
 
 
@@ -208,3 +209,29 @@ def nginx(machine: Machine, root: Path, port: int = 8080) -> Process:
     )
     command = ("nginx", "-p", str(directory), "-c", str(directory / "nginx.conf"), "-e", "stderr")
     return machine.start(*command, name=f"nginx@{machine.name}").ready(port)
+
+
+def nginx_balancer(machine: Machine, target: str, *, port: int = 443) -> Process:
+    """nginx as a TLS-passthrough balancer: *.raven goes to `target` with a PROXY protocol header, the rest
+    nowhere.
+    """
+    directory = machine.directory / f"balancer@{machine.name}"
+    directory.mkdir()
+    (directory / "nginx.conf").write_text(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;"
+        f"daemon off; user root; worker_processes 1; pid {directory}/pid; error_log stderr;"
+        f"events {{}} stream {{ map $ssl_preread_server_name $chosen {{ ~\\.raven$ {target}; }}"
+        f"server {{ listen {port}; ssl_preread on; proxy_pass $chosen; proxy_protocol on; }} }}"
+    )
+    command = ("nginx", "-p", str(directory), "-c", str(directory / "nginx.conf"), "-e", "stderr")
+    return machine.start(*command, name=f"balancer@{machine.name}").ready(port)
+
+
+def tinyproxy(machine: Machine, *, user: str, password: str, connect_port: int, port: int = 3128) -> Process:
+    """An HTTP proxy that wants a password, and lets CONNECT to one port pass."""
+    configuration = machine.directory / f"tinyproxy@{machine.name}.conf"
+    configuration.write_text(
+        f"Port {port}\nTimeout 600\nMaxClients 50\nBasicAuth {user} {password}\nConnectPort {connect_port}\n"
+    )
+    command = ("tinyproxy", "-d", "-c", str(configuration))
+    return machine.start(*command, name=f"tinyproxy@{machine.name}").ready(port)

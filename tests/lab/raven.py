@@ -53,18 +53,35 @@ class Daemon:
         """What `ravenctl` prints about this daemon."""
         return self.machine.run("ravenctl", "--socket", str(self.socket), *arguments, check=check)
 
-    def ctl_json(self, *arguments: str) -> Any:
-        return json.loads(self.ctl(*arguments, "-o", "json").out)
+    def ctl_json(self, *arguments: str, check: bool = True) -> Any:
+        """The same for programs; without `check` even where something is down."""
+        return json.loads(self.ctl(*arguments, "-o", "json", check=check).out)
 
 
 class Gateway(Daemon):
     program = "raven-gateway"
 
+    def __init__(
+        self, machine: Machine, *, name: str, options: Sequence[str] = (), host: str = wires.CLOUD
+    ) -> None:
+        """`host` is where the machine is dialled from everywhere."""
+        super().__init__(machine, name=name, options=options)
+        self.host = host
+        self.agents = f"{host}:{AGENTS.rpartition(':')[2]}"
+
+    def follow(self, first: "Gateway") -> None:
+        """Joins as one more gateway at the `first`."""
+        token = first.token("--gateway", self.name)
+        self.machine.run(
+            *(self.program, "join", "--state-dir", str(self.state), "--gateway", first.agents),
+            *("--advertise", self.agents, "--name", self.name, "--token", token),
+        )
+
     def command(self) -> tuple[str, ...]:
         return (
             *super().command(),
-            *("--agents-listen", f"0.0.0.0:{AGENTS.rpartition(':')[2]}", "--advertise", AGENTS),
-            *("--oam-listen", OAM, "--wg-listen", f"{wires.CLOUD}:4500", "--name", self.name),
+            *("--agents-listen", f"0.0.0.0:{AGENTS.rpartition(':')[2]}", "--advertise", self.agents),
+            *("--oam-listen", OAM, "--wg-listen", f"{self.host}:4500", "--name", self.name),
         )
 
     def ready(self, seconds: float = 15) -> "Gateway":
@@ -125,14 +142,14 @@ def curl_command(url: str, *options: str, seconds: float = 10) -> tuple[str, ...
 class Agent(Daemon):
     program = "raven-agent"
 
-    def join_command(self, token: str) -> tuple[str, ...]:
+    def join_command(self, token: str, *options: str, gateway: str = AGENTS) -> tuple[str, ...]:
         return (
             *(self.program, "join", "--state-dir", str(self.state)),
-            *("--gateway", AGENTS, "--token", token, "--node", self.name),
+            *("--gateway", gateway, "--token", token, "--node", self.name, *options),
         )
 
-    def join(self, token: str, *, check: bool = True) -> Result:
-        return self.machine.run(*self.join_command(token), check=check)
+    def join(self, token: str, *options: str, gateway: str = AGENTS, check: bool = True) -> Result:
+        return self.machine.run(*self.join_command(token, *options, gateway=gateway), check=check)
 
 
 def gateway(world: World, *options: str, name: str = "gateway") -> Gateway:
@@ -150,9 +167,9 @@ def agent(site: Site, *options: str, name: str = "", pod_cidrs: Sequence[str] | 
     return Agent(site.machine, name=name or site.name, options=[*words, *options])
 
 
-def up(world: World, *options: str) -> tuple[Gateway, dict[str, Agent]]:
+def up(world: World, *options: str, name: str = "gateway") -> tuple[Gateway, dict[str, Agent]]:
     """A gateway and an agent at every site, joined, running and connected, packet lane and all."""
-    centre = gateway(world, *options)
+    centre = gateway(world, *options, name=name)
     centre.start()
     centre.ready()
     agents = {letter: agent(site) for letter, site in world.sites.items()}

@@ -3,6 +3,8 @@
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -10,6 +12,7 @@ import trio
 from raven.errors import PeerError
 from raven.net.dial import dial
 from raven.net.proxy import Proxy, Ways
+from tests.net.hosts import host
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -157,3 +160,58 @@ async def test_a_proxy_that_is_not_there_is_named() -> None:
 async def test_a_name_that_is_none_reaches_no_wire(host: str) -> None:
     with pytest.raises(PeerError, match="no host's name"):
         await dial(host, 443, ways=through(1))
+
+
+# IPv6 and IPv4 raced ------------------------------------------------------------------------------
+
+
+async def swallow(stream: trio.SocketStream) -> None:
+    while await stream.receive_some():
+        pass
+
+
+class TwoAddresses(trio.abc.HostnameResolver):
+    """A name with an IPv6 address, first as resolvers have it, and an IPv4 one."""
+
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        assert port is not None
+        tcp = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [
+            (socket.AF_INET6, *tcp, ("fd00::1", int(port), 0, 0)),
+            (socket.AF_INET, *tcp, ("127.0.0.1", int(port))),
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.netns
+def test_an_ipv6_that_swallows_everything_costs_less_than_a_second(tmp_path: Path) -> None:
+    """RFC 8305: the other family is tried a quarter of a second later, beside the first."""
+    took: list[float] = []
+
+    async def race() -> None:
+        trio.socket.set_custom_hostname_resolver(TwoAddresses())
+        async with serving(swallow) as port:
+            began = trio.current_time()
+            stream = await dial("gw.example.com", port)
+            took.append(trio.current_time() - began)
+            assert stream.socket.family == socket.AF_INET
+            await stream.aclose()
+
+    with host(tmp_path) as machine:
+        machine.run("ip", "link", "set", "lo", "up")
+        machine.run("ip", "addr", "add", "fd00::1/128", "dev", "lo")
+        chain = "type filter hook output priority 0;\n ip6 daddr fd00::1 drop\n"
+        rules = f"table ip6 hole {{\n chain out {{\n {chain} }}\n }}\n"
+        machine.run("nft", "-f", "-", text=rules)
+        machine.inside(lambda: trio.run(race))
+    assert 0.2 < took[0] < 1.0

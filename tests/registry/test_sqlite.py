@@ -454,7 +454,9 @@ def test_nodes_of_an_older_registry_carry_on_what_they_carried(tmp_path: Path) -
         enrol(registry, "shop-1", "AA")
         registry.record_hello("shop-1", public_key=WG, pod_cidrs=["10.1.0.0/24"], software="1", now=NOW)
     with contextlib.closing(sqlite3.connect(path)) as file:
-        file.execute("DROP TRIGGER node_pods_allowed")
+        later = ("node_allowed", "credential_added", "credential_changed", "credential_removed")
+        for trigger in ("node_pods_allowed", *(f"copy_{what}" for what in later)):
+            file.execute(f"DROP TRIGGER {trigger}")
         file.execute("ALTER TABLE nodes DROP COLUMN pod_allow")
         file.execute("ALTER TABLE tokens DROP COLUMN pod_cidrs")
         step = next(number for number, text in enumerate(STEPS) if "pod_allow" in text)
