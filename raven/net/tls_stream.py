@@ -281,9 +281,14 @@ async def _look(sock: ssl.SSLSocket, look: Callable[[bytes], None]) -> None:
     # Of the socket below TLS: an SSLSocket's own recv takes no flags.
     with contextlib.suppress(BlockingIOError):
         look(socket.socket.recv(sock, LOOK_MAX, socket.MSG_PEEK))
-    with contextlib.suppress(ssl.SSLWantReadError):
+    try:
         sock.do_handshake()
-    await trio.lowlevel.wait_readable(sock)
+    except ssl.SSLWantReadError:
+        await trio.lowlevel.wait_readable(sock)
+    except ssl.SSLWantWriteError:
+        return  # a socket this full has other worries
+    else:
+        return  # the answer came so fast that it is a handshake already
     look(socket.socket.recv(sock, LOOK_MAX, socket.MSG_PEEK))
 
 

@@ -48,8 +48,12 @@ def pair() -> Iterator[Pair]:
         for site in world.sites.values():
             programs.iperf_server(site.pod)
         first, agents = raven.up(world, "--drain-grace-seconds", "2", name="gw-1")
+        ranges = [word for cidr in wires.POD_RANGES for word in ("--pod-range", cidr)]
         second = Gateway(
-            world.internet, name="gw-2", host=wires.CLOUD_ROUTER, options=["--drain-grace-seconds", "2"]
+            world.internet,
+            name="gw-2",
+            host=wires.CLOUD_ROUTER,
+            options=["--drain-grace-seconds", "2", *ranges],
         )
         second.follow(first)
         second.start()
