@@ -201,8 +201,9 @@ class AgentNetwork(End):
     def _follow(self) -> None:
         """Called when the map, the hub's address or what our device can do has changed."""
         me = replace(self._me, superframes=self.superframes)
+        # A hub has no address until its name is resolved: that of another one would cost a handshake.
         members = [
-            replace(member, endpoint=self._endpoint.current)
+            replace(member, endpoint=self._endpoint.current if member.endpoint == self._endpoint.text else "")
             if member.hub
             else me
             if member.public_key == me.public_key

@@ -19,6 +19,7 @@ import trio
 from gateway import report
 from gateway.audit import RegistryAudit
 from gateway.broadcast import Broadcast
+from gateway.devices import device_options, device_port
 from gateway.followers import Followers
 from gateway.following import CopiedRegistry, Following
 from gateway.join import Enroller, OwnEnroller, serve_join
@@ -36,7 +37,6 @@ from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
 from raven.errors import StateError
 from raven.names import is_name
 from raven.net.daemon import Stop
-from raven.net.end import EndOptions
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
 from raven.net.proxy_header import ProxyHeaders
@@ -127,20 +127,15 @@ class Gateway:
 
             self.kubernetes = Kubernetes(self)
         self.network = GatewayNetwork(
-            EndOptions(
-                private_key=state.wg_private_key,
-                public_key=state.wg_public_key,
-                listen_port=options.wg_listen.port,
-                pod_cidrs=options.pod_cidr,
-                interface=options.wg_interface,
-                state_dir=options.state_dir,
-                backend=options.backend,
-                off="switched off by --no-packets" if options.no_packets else "",
-            ),
+            device_options(options, state, 0),
             name=state.name,
             endpoint=str(self._packet_endpoint()),
             pod_ranges=self._pod_ranges,
             assigned=self.kubernetes.assigned if self.kubernetes is not None else lambda node: None,
+            further=[
+                (device_options(options, state, number), str(self._packet_endpoint(number)))
+                for number in range(1, options.devices)
+            ],
         )
         self.following: Following | None = None
         self.followers: Followers | None = None
@@ -408,6 +403,6 @@ class Gateway:
             raise KeyError(name)
         return record.last_seen
 
-    def _packet_endpoint(self) -> Address:
-        host, port = self.options.wg_listen
-        return Address(self.advertise.host if host in ANYWHERE else host, port)
+    def _packet_endpoint(self, device: int = 0) -> Address:
+        host = self.options.wg_listen.host
+        return Address(self.advertise.host if host in ANYWHERE else host, device_port(self.options, device))

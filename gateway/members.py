@@ -25,6 +25,7 @@ from raven.topology.model import (
     parse_pod_networks_untrusted,
     unauthorised,
 )
+from raven.topology.share import device_of
 
 Assigned = Callable[[str], Sequence[IPNetwork] | None]  # by node; None: it carries what it says
 _NO_KEY = PublicKey(bytes(KEY_LEN))
@@ -32,20 +33,27 @@ _NO_KEY = PublicKey(bytes(KEY_LEN))
 
 @dataclass(slots=True)
 class Members:
-    """The hub and its nodes, in the order they came."""
+    """The hub and its nodes, in the order they came.
+
+    A hub with several devices is several members of the same networks; each node meets one of them.
+    """
 
     hub: Member
     ranges: PodRanges  # what each node may claim
     assigned: Assigned = lambda name: None
+    further: tuple[Member, ...] = ()  # the hub's devices after the first
     revision: int = 1  # grows with every change below
     _nodes: dict[str, Member] = field(default_factory=dict)
     _waiting: dict[str, Member] = field(default_factory=dict)  # in conflict; in when the other one leaves
     _refused: dict[str, str] = field(default_factory=dict)  # node: sentence
     _claims: Claims = field(default_factory=Claims)
-    _told: NetworkMap | None = None  # the same for all who take part
+    # The same for all who take part and share a device.
+    _told: dict[PublicKey, NetworkMap] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._claims.hold(self.hub)
+        for device in self.further:
+            self._claims.hold(replace(device, pod_networks=()))  # the networks are the hub's, held already
 
     def load(self, records: Iterable[NodeRecord]) -> None:
         """Takes back what the registry remembers; whoever joined first has the first claim."""
@@ -91,9 +99,22 @@ class Members:
         """Those who take part, and those who were refused."""
         return {*self._nodes, *self._refused}
 
-    def all(self) -> list[Member]:
-        """Hub first: the order that all plans are made from."""
-        return [self.hub, *self._nodes.values()]
+    def devices(self) -> list[Member]:
+        """The hub's devices, the first one first."""
+        return [self.hub, *self.further]
+
+    def device_of(self, name: str) -> Member:
+        """The device of the hub that carries the node."""
+        if not self.further:
+            return self.hub
+        key = device_of(name, [device.public_key for device in self.devices()])
+        return next(device for device in self.devices() if device.public_key == key)
+
+    def of(self, device: Member) -> list[Member]:
+        """Hub first, then the nodes that this device of it carries: the order that its plan is made from."""
+        if not self.further:
+            return [device, *self._nodes.values()]
+        return [device, *(node for name, node in self._nodes.items() if self.device_of(name) is device)]
 
     def refusal(self, name: str) -> str:
         """Why the node does not take part although it offered; "" otherwise."""
@@ -107,18 +128,22 @@ class Members:
         if name not in self._nodes:
             problem = self.refusal(name) or f"node {name} has offered no packets"
             return NetworkMap(revision=self.revision, nodes=[], problem=problem)
-        if self._told is None or self._told.revision != self.revision:
-            nodes = [_map_node(one) for one in self.all()]
-            if self._told is not None and self._told.nodes == nodes:  # somebody's refusal has changed
-                nodes = self._told.nodes
-            self._told = NetworkMap(revision=self.revision, nodes=nodes)
-        return self._told
+        device = self.device_of(name)
+        told = self._told.get(device.public_key)
+        if told is None or told.revision != self.revision:
+            nodes = [_map_node(one) for one in (device, *self._nodes.values())]
+            if told is not None and told.nodes == nodes:  # somebody's refusal has changed
+                nodes = told.nodes
+            told = self._told[device.public_key] = NetworkMap(revision=self.revision, nodes=nodes)
+        return told
 
     def describe_hub(self, *, probes: bool, superframes: Iterable[str]) -> None:
-        """Called when it is known what the hub's device can do, in the words of `Member`."""
-        hub = replace(self.hub, probes=probes, superframes=tuple(superframes))
+        """Called when it is known what the hub's devices can do, in the words of `Member`."""
+        able = tuple(superframes)
+        hub = replace(self.hub, probes=probes, superframes=able)
         if hub != self.hub:
             self.hub = hub
+            self.further = tuple(replace(one, probes=probes, superframes=able) for one in self.further)
             self.revision += 1
 
     def _take(

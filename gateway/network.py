@@ -8,7 +8,8 @@ that goes wrong here leaves `run`; it becomes a sentence in the status, and is t
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -18,6 +19,7 @@ from raven import log
 from raven.control.messages import NetworkMap, PacketOffer
 from raven.keys import PublicKey
 from raven.net.end import End, EndOptions, handshake_age, has_expired
+from raven.net.packets import PacketLane
 from raven.net.probe import ProbeError
 from raven.registry.interface import NodeRecord
 from raven.status import Lane
@@ -56,24 +58,31 @@ class GatewayNetwork(End):
         endpoint: str,
         pod_ranges: PodRanges,
         assigned: Assigned = lambda node: None,
+        further: Sequence[tuple[EndOptions, str]] = (),
     ) -> None:
-        """`endpoint` is HOST:PORT as agents dial it; `assigned` what the cluster has a node carry.
+        """`endpoint` is HOST:PORT as agents dial it; `assigned` what the cluster has a node carry;
+        `further` are devices beside the first, with their endpoints.
 
         ConfigError when a pod CIDR cannot be used.
         """
         super().__init__(options, log.get("packets"))
-        # With a slash, which no node's name has: gateway and node may be the same host.
-        self._members = Members(
-            Member(
+
+        def member(of: EndOptions, endpoint: str, name: str) -> Member:
+            # With a slash, which no node's name has: gateway and node may be the same host.
+            return Member(
                 name=f"gateway/{name}",
-                public_key=options.public_key,
+                public_key=of.public_key,
                 endpoint=endpoint,
                 pod_networks=self.own_networks,
                 hub=True,
-            ),
-            pod_ranges,
-            assigned,
+            )
+
+        devices = tuple(
+            member(of, endpoint, f"{name}/{number}") for number, (of, endpoint) in enumerate(further, 1)
         )
+        self._members = Members(member(options, endpoint, name), pod_ranges, assigned, further=devices)
+        self._lanes = {options.public_key: self._lane}
+        self._lanes |= {of.public_key: self._make_lane(of) for of, _ in further}
         self._evidence: dict[PublicKey, _Evidence] = {}
         self._map_changed = trio.Event()
 
@@ -84,7 +93,7 @@ class GatewayNetwork(End):
         """
         if not self.off:
             self._members.load(nodes)
-            self._lane.follow(plan(self._members.all(), self._members.hub.public_key))
+            self._plan()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Holds the device to the plan and probes the nodes until cancelled, then leaves the host as it was.
@@ -94,7 +103,9 @@ class GatewayNetwork(End):
         await self._rest_if_off(task_status)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_planning)
-            await nursery.start(self._lane.run)
+            async with trio.open_nursery() as starting:
+                for lane in self._lanes.values():
+                    starting.start_soon(nursery.start, lane.run)
             nursery.start_soon(self._describe_hub)
             task_status.started()
             nursery.start_soon(self._probe_all)
@@ -149,23 +160,29 @@ class GatewayNetwork(End):
         await trio.sleep(_SETTLE + _SETTLE_EACH * len(self._members))
 
     def lane(self) -> Lane:
-        """The gateway's own device."""
-        lane = self._lane
+        """The gateway's own device, or all of them as one."""
         if self.off:
             return Lane(state="off", detail=self.off)
-        if lane.problem:
-            return Lane(state="down", detail=lane.problem)
-        if lane.state is None:
+        lanes = list(self._lanes.values())
+        if problem := "; ".join(lane.problem for lane in lanes if lane.problem):
+            return Lane(state="down", detail=problem)
+        states = [lane.state for lane in lanes if lane.state is not None]
+        if len(states) < len(lanes):
             return Lane(state="starting", detail="the device is being set up")
-        ages = [age for peer in lane.state.peers if (age := handshake_age(peer)) is not None]
+        peers = [peer for state in states for peer in state.peers]
+        ages = [age for peer in peers if (age := handshake_age(peer)) is not None]
         return Lane(
             state="up",
-            evidence_age_s=trio.current_time() - lane.looked,
-            detail="; ".join(lane.warnings),
-            bytes_in=sum(peer.rx_bytes for peer in lane.state.peers),
-            bytes_out=sum(peer.tx_bytes for peer in lane.state.peers),
+            evidence_age_s=trio.current_time() - min(lane.looked for lane in lanes),
+            detail="; ".join(warning for lane in lanes for warning in lane.warnings),
+            bytes_in=sum(peer.rx_bytes for peer in peers),
+            bytes_out=sum(peer.tx_bytes for peer in peers),
             handshake_age_s=min(ages, default=None),
         )
+
+    def _lane_of(self, node: str) -> PacketLane:
+        """The lane of the device that carries the node."""
+        return self._lanes[self._members.device_of(node).public_key]
 
     def node_lane(self, node: str) -> Lane:
         """The packet lane between the gateway and the node."""
@@ -175,9 +192,10 @@ class GatewayNetwork(End):
         if member is None:
             refusal = self._members.refusal(node)
             return Lane(state="down" if refusal else "off", detail=refusal or "the node brings no packets")
-        if self._lane.problem:
-            return Lane(state="down", detail=f"the gateway has no device: {self._lane.problem}")
-        peer = self._lane.peers.get(member.public_key)
+        lane = self._lane_of(node)
+        if lane.problem:
+            return Lane(state="down", detail=f"the gateway has no device: {lane.problem}")
+        peer = lane.peers.get(member.public_key)
         if peer is None:
             return Lane(state="starting", detail="the gateway's device is being set up")
         shown = self._shown(member)
@@ -186,16 +204,20 @@ class GatewayNetwork(End):
             state="down" if shown.failure and has_expired(handshake) else "up",
             evidence_age_s=None if shown.answered is None else trio.current_time() - shown.answered,
             rtt_ms=None if shown.rtt is None else 1e3 * shown.rtt,
-            detail=self._why_silent(shown, handshake),
+            detail=self._why_silent(node, shown, handshake),
             bytes_in=peer.rx_bytes,
             bytes_out=peer.tx_bytes,
             handshake_age_s=handshake,
-            mtu=self._lane.mtu(member.public_key),
+            mtu=lane.mtu(member.public_key),
         )
 
     def problems(self) -> list[str]:
         """Sentences an operator should read: what packets, or some of them, lack."""
-        own = [self._lane.problem] if self._lane.problem else self._lane.warnings
+        own = [
+            told
+            for lane in self._lanes.values()
+            for told in ([lane.problem] if lane.problem else lane.warnings)
+        ]
         return [f"packets: {problem}" for problem in (*own, *self._members.refusals())]
 
     async def ping(self, node: str) -> float:
@@ -207,7 +229,16 @@ class GatewayNetwork(End):
             return await self._probe(member)
         except ProbeError as error:
             # A host without IPv6 has no probes at all: say that rather than what the socket said of it.
-            raise ProbeError("; ".join([self._lane.problem or str(error), *self._lane.warnings])) from error
+            lane = self._lane_of(node)
+            raise ProbeError("; ".join([lane.problem or str(error), *lane.warnings])) from error
+
+    def counters(self) -> Mapping[str, int]:
+        """What the gateway's devices dropped, by reason."""
+        total: Counter[str] = Counter()
+        for lane in self._lanes.values():
+            total.update(lane.counters)
+            total["bad_probe"] += lane.prober.dropped
+        return total
 
     def _off_sentence(self) -> str:
         return f"the gateway carries no packets: {self.off}"
@@ -226,10 +257,17 @@ class GatewayNetwork(End):
                 await changed.wait()
             began = trio.current_time()
             planned = self.revision
-            members = self._members.all()
-            self._lane.follow(plan(members, self._members.hub.public_key))
-            self._evidence = {member.public_key: self._shown(member) for member in members}
+            self._plan()
+            nodes = [self._members.get(name) for name in self._members.names()]
+            self._evidence = {node.public_key: self._shown(node) for node in nodes if node is not None}
             await trio.sleep(_REST * (trio.current_time() - began))
+
+    def _plan(self) -> None:
+        for device in self._members.devices():
+            alone = len(self._lanes) == 1
+            self._lanes[device.public_key].follow(
+                plan(self._members.of(device), device.public_key, alone=alone)
+            )
 
     async def _describe_hub(self) -> None:
         """Tells the agents what our device can do, once that is known and whenever it changes."""
@@ -250,12 +288,12 @@ class GatewayNetwork(End):
         async with trio.open_nursery() as nursery:
             while True:
                 now = trio.current_time()
-                for name in self._members.names() if not self._lane.problem else ():
+                for name in self._members.names():
                     member = self._members.get(name)
                     if member is None:
                         continue
-                    shown = self._shown(member)
-                    if now >= shown.due and not shown.asking and member.public_key in self._lane.peers:
+                    lane, shown = self._lane_of(name), self._shown(member)
+                    if now >= shown.due and not shown.asking and member.public_key in lane.peers:
                         nursery.start_soon(self._probe_quietly, member)
                 await trio.sleep(_TICK)
 
@@ -267,11 +305,11 @@ class GatewayNetwork(End):
 
     async def _probe(self, member: Member) -> float:
         """A round trip, kept as evidence."""
-        shown = self._shown(member)
+        lane, shown = self._lane_of(member.name), self._shown(member)
         shown.asking = True
         began = trio.current_time()
         try:
-            rtt = await self._lane.prober.probe(probe_address(member.public_key))
+            rtt = await lane.prober.probe(probe_address(member.public_key))
         except ProbeError as error:
             if not shown.failure and shown.answered is not None:
                 shown.news = began
@@ -282,9 +320,9 @@ class GatewayNetwork(End):
             if shown.failure or shown.answered is None:
                 self._log.info("packets pass", node=member.name)
             shown.answered, shown.rtt, shown.failure = trio.current_time(), rtt, ""
-            peer = self._lane.peers.get(member.public_key)
+            peer = lane.peers.get(member.public_key)
             if peer is None or not peer.last_handshake:
-                self._lane.look_soon()  # there must have been one by now
+                lane.look_soon()  # there must have been one by now
             return rtt
         finally:
             shown.asking = False
@@ -292,10 +330,10 @@ class GatewayNetwork(End):
             pause = PROBE_SOON if soon else PROBE_INTERVAL
             shown.due = trio.current_time() + pause * random.uniform(0.9, 1.1)
 
-    def _why_silent(self, shown: _Evidence, handshake: float | None) -> str:
+    def _why_silent(self, node: str, shown: _Evidence, handshake: float | None) -> str:
         if not shown.failure:
             return ""
         if handshake is None:
-            port = self._members.hub.endpoint
+            port = self._members.device_of(node).endpoint
             return f"no WireGuard handshake yet: do the node's UDP packets reach {port}?"
         return f"{shown.failure}; the last WireGuard handshake was {handshake:.0f} s ago"

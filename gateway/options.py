@@ -249,6 +249,17 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             expected="the name of a Service",
         ),
     ] = "raven-gateway"
+    devices: Annotated[
+        int,
+        option(
+            "WireGuard devices that share the nodes, each a process, so a core, of its own: on the port of "
+            "--wg-listen and those after it but 4501, which a firewall has to let in as well.",
+            metavar="N",
+            expected="a number from 1 to 16",
+            ge=1,
+            le=16,
+        ),
+    ] = 1
     # Another name than the agent's: a gateway's host may be a node as well.
     wg_interface: Annotated[str, WG_INTERFACE] = "raven-gw"
     socket: Annotated[

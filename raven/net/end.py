@@ -52,7 +52,10 @@ class End:
             raise ConfigError(f"pod_cidr: {error}") from error
         self.off = options.off
         self._log = log
-        self._lane = PacketLane(
+        self._lane = self._make_lane(options)
+
+    def _make_lane(self, options: EndOptions) -> PacketLane:
+        return PacketLane(
             interface=options.interface,
             private_key=options.private_key,
             public_key=options.public_key,

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
 from raven.errors import RavenError
@@ -91,7 +91,10 @@ class HostInterface:
 
         Returns a sentence for each thing that could not be had while the rest is. HostError: nothing could.
         """
-        ipv6_pods = any(network.version == 6 and network != PROBE_NETWORK for network in want.routes)
+        ipv6_pods = any(
+            isinstance(network, IPv6Network) and not network.subnet_of(PROBE_NETWORK)
+            for network in want.routes
+        )
         with _netlink() as ipr:
             link = self._find(ipr)
             if link is None:

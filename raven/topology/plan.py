@@ -78,8 +78,11 @@ class Changes:
         return self != Changes(address=self.address)
 
 
-def plan(members: Sequence[Member], me: PublicKey) -> Plan:
+def plan(members: Sequence[Member], me: PublicKey, *, alone: bool = True) -> Plan:
     """The plan of the device with key `me`; the empty plan when it is no member.
+
+    A device that is not `alone` on its host has a route to each peer's probe address in place of one to the
+    whole network of them.
 
     `members` have no conflicts (`find_conflicts`) and come in an order that all devices agree on: the first
     hub carries what is between spokes.
@@ -90,8 +93,8 @@ def plan(members: Sequence[Member], me: PublicKey) -> Plan:
     others = [member for member in members if member.public_key != me]
     peers = _hub_peers(own, others) if own.hub else _spoke_peers(own, others)
     carried = {network for peer in peers for network in peer.allowed_ips}
-    routes = {RoutePlan(network) for network in carried if not _is_probe(network)}
-    if peers:
+    routes = {RoutePlan(network) for network in carried if not alone or not _is_probe(network)}
+    if peers and alone:
         routes.add(RoutePlan(PROBE_NETWORK))
     return Plan(frozenset(peers), frozenset(routes), probe_address(me))
 

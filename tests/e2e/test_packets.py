@@ -54,6 +54,45 @@ def test_packets_pass_soon_after_the_hubs_device_was_started_anew(lab: Lab) -> N
         programs.ping_until(site.pod, wires.pod_address(0), seconds=5)
 
 
+def test_several_devices_share_the_nodes(lab: Lab) -> None:
+    """Three of the gateway's devices, each a process with a port of its own; a restart changes nothing."""
+    usual, cloud = lab.gateway.options, lab.world.cloud
+    names = [cloud.interface, *(f"{cloud.interface[:12]}-{number}" for number in (1, 2))]
+
+    def shares() -> dict[str, set[str]]:
+        peers = {name: cloud.run("wg", "show", name, "peers").out.split() for name in names}
+        return {name: set(keys) for name, keys in peers.items()}
+
+    def restarted(options: list[str]) -> None:
+        assert lab.gateway.stop(15) == 0
+        lab.gateway.options = options
+        lab.gateway.start()
+        lab.gateway.ready()
+        lab.gateway.wait_for("site-a", "site-b", seconds=30)
+        wait_until(
+            lambda: lab.gateway.ctl_json("status")["packets"]["state"] == "up",
+            what="every device of the gateway",
+            seconds=20,
+        )
+
+    try:
+        restarted([*usual, "--devices", "3"])
+        held = shares()
+        assert sorted(map(len, held.values())) in ([0, 0, 2], [0, 1, 1])
+        listening = cloud.run("ss", "-lunH4").out
+        assert all(f"0.0.0.0:{port} " in listening for port in (4500, 4502, 4503))
+        pods = {0: lab.world.cloud_pod, 1: lab.a.pod, 2: lab.b.pod}
+        for source, target in ((0, 1), (0, 2), (1, 2), (2, 1), (1, 0)):
+            programs.ping_until(pods[source], wires.pod_address(target), seconds=10)
+            programs.ping_until(pods[source], wires.pod_address6(target), seconds=10)
+        restarted([*usual, "--devices", "3"])
+        assert shares() == held
+    finally:
+        restarted(usual)
+    assert cloud.run("wg", "show", names[1], check=False).code != 0
+    programs.ping_until(lab.world.cloud_pod, lab.a.pod_address, seconds=10)
+
+
 def test_the_path_of_a_site_is_learnt_and_shown(lab: Lab) -> None:
     """The site's uplink takes 1124 bytes from now on; a transfer finds that out, goes on, and it is told."""
     pod = wires.pod_address(1)

@@ -1,5 +1,6 @@
 """Offers, conflicts and maps, as plain values."""
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 import msgspec
@@ -101,13 +102,13 @@ def test_a_revision_counts_changes_and_nothing_else(members: Members) -> None:
 )
 def test_what_is_refused_is_told_to_its_node_alone(members: Members, packets: PacketOffer, why: str) -> None:
     members.offer("a", offer(2, "10.1.0.0/24"))
-    before = members.all()
+    before = members.of(members.hub)
     problem = members.offer("b", packets)
     assert problem.startswith(why)
     assert "b" in problem
     assert (members.map_for("b").nodes, members.map_for("b").problem) == ([], problem)
     assert members.map_for("a").problem == ""
-    assert members.all() == before
+    assert members.of(members.hub) == before
     assert members.refusals() == [problem]
 
 
@@ -202,3 +203,33 @@ def test_what_the_registry_remembers_is_judged_as_well(members: Members) -> None
     members.ranges = lambda node: [ip_network("10.1.0.0/16")]
     members.load([record("a", 2, "10.1.7.0/24", created=1.0), record("b", 3, "10.9.0.0/24", created=2.0)])
     assert members.names() == ["a"]
+
+
+def test_each_node_meets_one_of_several_devices_and_the_others_not() -> None:
+    hub = Member(
+        name="gateway/g",
+        public_key=key(1),
+        endpoint="g.example.com:4500",
+        pod_networks=parse_pod_networks_untrusted(["10.0.0.0/24"]),
+        hub=True,
+    )
+    further = tuple(
+        replace(hub, name=f"gateway/g/{n}", public_key=key(100 + n), endpoint=f"g.example.com:{4500 + n}")
+        for n in (1, 2)
+    )
+    members = Members(hub, lambda node: ANY_RANGE, further=further)
+    names = [f"n{number}" for number in range(2, 42)]
+    for number, name in enumerate(names, 2):
+        assert members.offer(name, offer(number, f"10.{number}.0.0/24")) == ""
+    seen: dict[str, list[str]] = {}
+    for name in names:
+        nodes = members.map_for(name).nodes
+        assert [node.hub for node in nodes] == [True] + [False] * len(names)
+        assert nodes[0].public_key == members.device_of(name).public_key.to_base64()
+        seen.setdefault(nodes[0].endpoint, []).append(name)
+    assert len(seen) == 3
+    for device in members.devices():
+        carried = members.of(device)
+        assert carried[0] is device
+        assert [node.name for node in carried[1:]] == seen[device.endpoint]
+    assert "key" in members.offer("thief", offer(101, "10.99.0.0/24"))
