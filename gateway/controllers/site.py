@@ -41,6 +41,8 @@ from raven.topology.election import Health, elect
 from raven.topology.model import parse_pod_networks_untrusted
 
 _CALICO = "projectcalico.org"
+# Kubernetes 1.20 refuses an empty string in this place as if it were null, and the schema wants the field.
+_UNSPECIFIED = "0.0.0.0"
 _SHOWN_MAX = 8  # sentences in one condition; a Gateway of hundreds of nodes may have as many
 
 Measured = Callable[[str, str], Health | None]  # node, type of endpoint
@@ -117,7 +119,9 @@ def node_info(node: Node, blocks: Iterable[BlockAffinity]) -> tuple[NodeInfo, li
     """The node as the status lists it, and what of it cannot be used."""
     subnets, wrong = _usable(pod_networks(node, blocks), f"node {node.metadata.name}")
     info = NodeInfo(
-        node_name=node.metadata.name, private_ip=address_of(node, "InternalIP"), subnets=tuple(subnets)
+        node_name=node.metadata.name,
+        private_ip=address_of(node, "InternalIP") or _UNSPECIFIED,
+        subnets=tuple(subnets),
     )
     return info, wrong
 

@@ -42,6 +42,10 @@ def test_pod_networks(one: Node, blocks: list[BlockAffinity], expected: list[str
     assert pod_networks(one, blocks) == expected
 
 
+def test_a_node_without_an_address_is_no_empty_string() -> None:
+    assert node_info(node("n"), [])[0].private_ip == "0.0.0.0"
+
+
 def test_the_one_field_of_old_nodes() -> None:
     old = node("n", cidrs=("10.1.0.0/24",))
     old = msgspec.structs.replace(old, spec=msgspec.structs.replace(old.spec, pod_cidrs=()))
