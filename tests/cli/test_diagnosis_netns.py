@@ -53,7 +53,9 @@ class Lab(NamedTuple):
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with hosts(tmp_path_factory.mktemp("rvd")) as made:
-        gateway = Gateway(made.cloud, name="gateway", options=["--pod-cidr", "10.42.0.0/24"])
+        gateway = Gateway(
+            made.cloud, name="gateway", options=["--pod-cidr", "10.42.0.0/24", "--pod-range", "10.42.0.0/16"]
+        )
         gateway.start()
         gateway.ready()
         agent = Agent(made.edge, name="shop-1", options=["--pod-cidr", "10.42.1.0/24"])
