@@ -110,14 +110,12 @@ async def _watches(client: Client, said: Answers) -> None:
             namespace=NAMESPACE,
             selector=SELECTOR,
             resource_version=page.resource_version,
-            seconds=20,
+            seconds=3,
         ) as events:
             async for event in events:
                 if event.type != "BOOKMARK":
                     seen.append([event.type, event.object.metadata.name])
                 version = event.object.metadata.resource_version
-                if len(seen) == 3:
-                    break
     said.append(seen)
     said.append(int(version) > int(page.resource_version))
     empty = 0
