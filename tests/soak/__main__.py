@@ -57,14 +57,12 @@ def soak(world: World, *, minutes: float, seed: int) -> list[str]:
     while turn < TURNS_MIN or time.monotonic() < until:
         crowd = Crowd(world, seed=seed + turn)
         time.sleep(TURN / 3)
-        crowd.excused.set()
         letter = "ab"[turn % 2]
         world.set_uplink(letter, up=False)
         time.sleep(TURN / 6)
         world.set_uplink(letter, up=True)
         for agent in agents.values():
             wait_until(lambda: _answers(gateway, agent.name), what=f"{agent.name} to answer", seconds=60)  # noqa: B023
-        crowd.excused.clear()
         time.sleep(TURN / 2)
         crowd.leave()
         problems += [f"turn {turn + 1}: {what}, {count} times" for what, count in crowd.failed.items()]
