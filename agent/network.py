@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from agent import network_map
+from agent.hub_choice import HubChoice
 from agent.hub_endpoint import HubEndpoint, NoEndpoint
 from raven import log
 from raven.control.messages import NetworkMap, PacketOffer, PacketReport
@@ -27,7 +28,6 @@ from raven.topology.plan import plan
 SILENCE_MAX = 20.0  # seconds without a byte from the hub before it is probed
 _CHECKS = 3  # times that the hub's keys are looked after when a tunnel is up again
 _CHECK_MAX = 1.0  # seconds for the answer, and then for the new handshake to be asked for
-SEEK_AFTER = 2  # unanswered probes, after which a hub is gone whose gateway has no tunnel
 TURN = 20.0  # seconds that one address of the hub is tried, four handshake attempts
 
 
@@ -47,9 +47,8 @@ class AgentNetwork(End):
         self._state_dir = options.state_dir
         self._map = None if self.off else network_map.load(self._state_dir, self._log)
         self._members = network_map.members(self._map, self._me, self._log)
-        self._maps: dict[str, NetworkMap] = {}  # the newest of each gateway there is a tunnel to
-        self._mapped_by = ""  # the gateway whose map counts; "" for the kept one
-        self._silent_probes = 0  # in a row, since that gateway has no tunnel
+        self._choice = HubChoice()
+        self._mapped_by = ""  # the gateway whose map is followed; "" for the kept one
         self._map_changed = trio.Event()
         self._endpoint = HubEndpoint("")
         self._endpoint_problem = ""
@@ -91,29 +90,33 @@ class AgentNetwork(End):
         ), ""
 
     def take_map(self, network: NetworkMap, *, gateway: str = "") -> None:
-        """Called with every NetworkMap that the gateway of that name sends. Does not block.
-
-        The hub is the gateway whose name is first of those that can be reached: all nodes choose alike.
-        """
-        if self.off:
-            return
-        self._maps[gateway] = network
-        if self._map is None or gateway <= self._mapped_by or not self._mapped_by:
-            self._adopt(gateway)
+        """Called with every NetworkMap that the gateway of that name sends. Does not block."""
+        if not self.off:
+            self._adopt(self._choice.told(gateway, network))
 
     def gateway_lost(self, gateway: str) -> None:
         """Called when there is no tunnel to it any more. Its hub stays until it does not answer either."""
-        self._maps.pop(gateway, None)
-        if gateway == self._mapped_by:
-            self._silent_probes = 0
+        self._choice.lost(gateway)
 
-    def _adopt(self, gateway: str) -> None:
-        """The map of this gateway replaces the one before."""
-        network = self._maps[gateway]
+    def gateway_broke(self, gateway: str) -> None:
+        """Called when its tunnel waits for another transport. Its hub stays as in `gateway_lost`."""
+        self._choice.broke(gateway)
+        if self._choice.seeking:
+            self._lane.look_soon()  # and ask its hub, which may be gone too
+
+    def gateway_returned(self, gateway: str) -> None:
+        """Called when its tunnel goes on over another transport."""
+        self._adopt(self._choice.returned(gateway))
+
+    def _adopt(self, network: NetworkMap | None) -> None:
+        """The map of the gateway chosen replaces the one before; None for no change."""
+        if network is None:
+            return
+        gateway = self._choice.gateway
         if gateway != self._mapped_by:
             self._log.info("packets go through gateway", gateway=gateway, before=self._mapped_by)
             self._heard, self._rtt, self._unanswered = None, None, False
-        self._mapped_by, self._silent_probes = gateway, 0
+        self._mapped_by = gateway
         known = self._map
         if known is not None and (known.nodes, known.problem) == (network.nodes, network.problem):
             return
@@ -262,17 +265,14 @@ class AgentNetwork(End):
         return peer is not None and peer.last_handshake > 0
 
     async def _seek_hub(self) -> None:
-        """Asks the hub whose gateway is gone; after some silence another one takes its place."""
+        """Asks the hub whose gateway is not reached; after some silence another one takes its place."""
         try:
             await self.ping()
         except ProbeError:
-            self._silent_probes += 1
             self._lane.look_soon()
+            self._adopt(self._choice.unanswered())
         else:
-            self._silent_probes = 0
-        # A tunnel may have come while we asked.
-        if self._silent_probes >= SEEK_AFTER and self._maps and self._mapped_by not in self._maps:
-            self._adopt(min(self._maps))
+            self._choice.answered()
 
     def _is_silent(self, hub: Member) -> bool:
         """Whether another address, or the planned one again, is worth a try."""
@@ -312,7 +312,7 @@ class AgentNetwork(End):
             if peer.rx_bytes > self._heard_bytes:
                 self._heard = self._lane.looked
             self._heard_bytes = peer.rx_bytes
-            if self._maps and self._mapped_by not in self._maps:
+            if self._choice.seeking:
                 await self._seek_hub()
                 continue
             if self._heard is None or trio.current_time() - self._heard > SILENCE_MAX:

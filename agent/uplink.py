@@ -260,8 +260,8 @@ class Uplink:
         carrying = Carrying(
             reach=self._reach,
             backoff=lambda attempts: backoff(attempts, self.chance(), most=RETURN_MAX),
-            broke=partial(self._broke, tunnel),
-            returned=partial(self._returned, tunnel),
+            broke=partial(self._broke, tunnel, reached.peer.identity.name),
+            returned=partial(self._returned, tunnel, reached.peer.identity.name),
             problem=lambda text: self._tell(f"gateway {self.address}: {text}"),
         )
         try:
@@ -275,11 +275,13 @@ class Uplink:
             if changes is not None:
                 changes.close()
 
-    def _broke(self, tunnel: Tunnel) -> None:
+    def _broke(self, tunnel: Tunnel, gateway: str) -> None:
+        self.network.gateway_broke(gateway)
         if tunnel is self._tunnel:
             self._now("reconnecting", "the connection broke; its streams wait for the next one")
 
-    def _returned(self, tunnel: Tunnel) -> None:
+    def _returned(self, tunnel: Tunnel, gateway: str) -> None:
+        self.network.gateway_returned(gateway)
         self._told = ""
         if tunnel is self._tunnel:
             self._now("up", "")

@@ -26,6 +26,9 @@ from tests.lab.world import World
 pytestmark = pytest.mark.netns
 
 URL = "http://site-a:8080/name"
+# Seconds. Two probes of 2 attempts of 3 s go unanswered, then a handshake with the other hub takes a
+# round trip; the rest is for a machine at work. Streams wait 60 s for their tunnel's return.
+FAILOVER_MAX = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,37 @@ def test_a_killed_gateway_costs_the_others_nothing(pair: Pair) -> None:
         pair.first.start()
         pair.first.ready()
     assert load.failed == []
+    pair.whole()
+
+
+def test_packets_move_to_the_other_hub_when_theirs_is_gone(pair: Pair) -> None:
+    """The first gateway dies with its device; pods of the sites reach each other through the second's.
+
+    Long before the streams of the broken tunnel are given up, and back when the first one is there again.
+    """
+    site_a, site_b = pair.world.sites["a"], pair.world.sites["b"]
+    cloud = pair.first.machine
+
+    def goes_through(address: str) -> bool:
+        endpoints = site_a.machine.run("wg", "show", site_a.machine.interface, "endpoints").out
+        return f"{address}:4500" in endpoints
+
+    wait_until(lambda: goes_through(wires.CLOUD), what="the first hub", seconds=20)
+    programs.ping_until(site_a.pod, site_b.pod_address, seconds=10)
+    process = pair.first.process
+    assert process is not None
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(5)
+        cloud.run("ip", "link", "del", cloud.interface)  # which ends its raven-wg
+        programs.ping_until(site_a.pod, site_b.pod_address, seconds=FAILOVER_MAX)
+        assert goes_through(wires.CLOUD_ROUTER)
+    finally:
+        pair.first.start()
+        pair.first.ready()
+    pair.first.wait_for("site-a", "site-b", seconds=40)
+    assert goes_through(wires.CLOUD)
+    programs.ping_until(site_a.pod, site_b.pod_address, seconds=10)
     pair.whole()
 
 
