@@ -45,6 +45,7 @@ from raven.net.status_socket import (
     open_socket,
     serve_socket,
 )
+from raven.net.unix_peer import UnixPeer
 from raven.oam.policy import Allow
 from raven.oam.target import known_address_untrusted
 from raven.registry.agent_state import AgentState
@@ -186,7 +187,7 @@ class Agent:
             self._log.exception("a lane ended by a fault of the agent", lane=what)
             self.problems.append(f"{what} ended by a fault of the agent; its log has the traceback")
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request, peer: UnixPeer) -> Answer:
         match request:
             case PingRequest(node=node):
                 result = await report.ping(self, node)

@@ -53,6 +53,7 @@ from raven.net.status_socket import (
     serve_socket,
 )
 from raven.net.tunnel import TunnelLost
+from raven.net.unix_peer import UnixPeer
 from raven.pki.token import pin_text
 from raven.registry.follower_state import FollowerFile
 from raven.registry.gateway_state import GatewayState
@@ -316,13 +317,13 @@ class Gateway:
                 self._log.error("registry", why=str(error))
             await trio.sleep(GATEWAYS_INTERVAL)
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request, peer: UnixPeer) -> Answer:
         match request:
             case PingRequest(node=node):
                 result = await report.ping(self, node)
                 return Answer(error=result) if isinstance(result, str) else Answer(ping=result)
             case TraceRequest():
-                way = await trace(self, request)
+                way = await trace(self, request, self.oam.identities.at_unix_socket(peer))
                 return Answer(error=way) if isinstance(way, str) else Answer(trace=way)
             case EventsRequest():
                 return Answer(events=log.recent.lines())

@@ -27,6 +27,7 @@ from raven.net.strangers import Place, Strangers
 from raven.net.tcp import peer_of, watch_peer
 from raven.net.tls_half_close import HalfCloseableTLSStream
 from raven.net.tls_stream import server_handshake
+from raven.net.unix_peer import unix_peer
 from raven.oam.asker import Asker
 from raven.oam.exchange import refusal_answer
 from raven.oam.refusal import Refusal
@@ -95,7 +96,7 @@ class Entries:
     async def serve_unix(self, stream: trio.SocketStream) -> None:
         """Whoever may open the socket's file is here; the kernel says which user that is."""
         try:
-            asker = self._identities.at_unix_socket(stream)
+            asker = self._identities.at_unix_socket(unix_peer(stream))
         except OSError:  # gone already
             await trio.aclose_forcefully(stream)
             return

@@ -9,18 +9,15 @@ operator.
 from __future__ import annotations
 
 import dataclasses
-import socket
-import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-
-import trio
 
 from raven import log
 from raven.errors import PeerError, RefusedError, StateError
 from raven.net.tls import check_operator
 from raven.net.tls_stream import TLSStream
+from raven.net.unix_peer import UnixPeer
 from raven.oam.asker import NAMES_MAX, Asker, asker_from_address, name_untrusted
 from raven.oam.heads import RequestHead
 from raven.oam.refusal import Refusal
@@ -28,8 +25,6 @@ from raven.pki.access_token import token_in_credentials_untrusted
 from raven.pki.token import secret_matches
 from raven.registry.interface import CredentialRecord, Registry
 
-# struct ucred of unix(7): pid, uid, gid
-_UCRED: Final = struct.Struct("iII")
 _NO_HASH: Final = bytes(32)  # compared with when there is no such token, so that both answers take as long
 
 
@@ -50,11 +45,8 @@ class Identities:
         """Whoever comes from there, and has shown nothing yet."""
         return asker_from_address(address, host)
 
-    def at_unix_socket(self, stream: trio.SocketStream) -> Asker:
-        """The process at the other end, as it was when it connected."""
-        credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, gid = _UCRED.unpack(credentials)
-        return Asker(address=f"unix pid {pid}", names=(f"uid:{uid}", f"gid:{gid}"))
+    def at_unix_socket(self, peer: UnixPeer) -> Asker:
+        return Asker(address=f"unix pid {peer.pid}", names=(f"uid:{peer.uid}", f"gid:{peer.gid}"))
 
     def by_certificate(self, stream: TLSStream, asker: Asker) -> Asker:
         """The asker with the names of its certificate; PeerError or RefusedError when that does not count."""

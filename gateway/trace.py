@@ -1,23 +1,23 @@
 """The way of one request, hop by hop, for `ravenctl trace`: a real stream to the target, opened and closed.
 
 Each hop is timed by itself: the tunnel by a ping of its own, the target by the agent that connected to it.
+The gateway's policy judges whoever asks at the status socket as it does at the O&M entries.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from gateway.oam_requests import OPEN_TIMEOUT
-from raven.control.messages import OpenRequest, decode_opened_untrusted, encode
+from raven.control.messages import decode_opened_untrusted
 from raven.errors import PeerError
-from raven.mux.codes import Priority
 from raven.net.status_socket import TraceRequest
-from raven.net.tunnel import StreamRefused, TunnelLost
-from raven.oam.audit import AuditLine
+from raven.net.tunnel import TunnelLost, TunnelStream
+from raven.oam.asker import Asker
+from raven.oam.refusal import Refusal
+from raven.oam.target import Target
 from raven.spans import age
 from raven.status import Hop, TraceResult
 
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from gateway.app import Gateway
     from gateway.tunnels import NodeTunnel
 
-ASKER: Final = "ravenctl trace"
 PING_MAX: Final = 10.0  # seconds; a satellite and a queue take two
 
 
-async def trace(of: Gateway, request: TraceRequest) -> TraceResult | str:
+async def trace(of: Gateway, request: TraceRequest, asker: Asker) -> TraceResult | str:
     """The hops as far as the request comes, or a sentence when there is no such node."""
     record = of.registry.node(request.node)
     if record is None:
@@ -45,7 +44,7 @@ async def trace(of: Gateway, request: TraceRequest) -> TraceResult | str:
     live = of.table.live(request.node)
     hops.append(await _node(of, request.node, live, record.last_seen))
     if live is not None and request.port and not hops[-1].problem:
-        hops.append(await _target(of, live, request))
+        hops.append(await _target(of, request, asker))
     return TraceResult(node=request.node, hops=hops)
 
 
@@ -72,47 +71,31 @@ async def _node(of: Gateway, node: str, live: NodeTunnel | None, last_seen: floa
     return Hop(name="node", who=who, rtt_ms=1e3 * rtt, detail=detail)
 
 
-async def _target(of: Gateway, live: NodeTunnel, request: TraceRequest) -> Hop:
-    """Connects to the target as a request would, audited like one, and sends nothing."""
-    host = f"[{request.host}]" if ":" in request.host else request.host or request.node
-    who, identifier, began = f"{host}:{request.port}", secrets.token_hex(6), trio.current_time()
-    opening = OpenRequest(host=request.host, port=request.port, asker=ASKER, request=identifier)
-    verdict, problem, seconds = "allowed", "", None
+async def _target(of: Gateway, request: TraceRequest, asker: Asker) -> Hop:
+    """Connects to the target as a request would, judged and audited like one, and sends nothing."""
+    requests = of.oam.requests
+    record = requests.new(asker, "TRACE")
+    record.target = Target(request.node, request.host, request.port)
+    seconds = None
     try:
-        with trio.fail_after(OPEN_TIMEOUT):
-            stream = await live.tunnel.open_stream(encode(opening), priority=Priority.INTERACTIVE)
-        stream.close()
-        seconds = decode_opened_untrusted(stream.header).seconds
-    except StreamRefused as error:
-        verdict, problem = error.reason, error.message
-    except TunnelLost as error:
-        verdict, problem = error.reason, str(error)
+        with requests.under_way(record):
+            stream = await requests.open(record)
+            assert isinstance(stream, TunnelStream)
+            stream.close()
+            seconds = decode_opened_untrusted(stream.header).seconds
+    except Refusal as refusal:
+        record.refused(refusal)
     except PeerError:
         pass  # an agent of a version that does not say how long it took
-    except trio.TooSlowError:
-        verdict, problem = "dial-timeout", f"the node did not connect to it within {OPEN_TIMEOUT:.0f} s"
-    of.audit.record(
-        AuditLine(
-            id=identifier,
-            time=time.time(),
-            asker=ASKER,
-            method="TRACE",
-            node=request.node,
-            host=request.host,
-            port=request.port,
-            verdict=verdict,
-            status=0,
-            bytes_to_target=0,
-            bytes_from_target=0,
-            duration=trio.current_time() - began,
-            detail=problem,
-        )
-    )
-    if problem:
-        return Hop(name="target", who=who, problem=problem)
+    finally:
+        requests.ended(record)
+    host = f"[{request.host}]" if ":" in request.host else request.host or request.node
+    who = f"{host}:{request.port}"
+    if record.verdict != "allowed":
+        return Hop(name="target", who=who, problem=record.detail)
     return Hop(
         name="target",
         who=who,
         rtt_ms=None if seconds is None else 1e3 * seconds,
-        detail="the agent's owner allows it, and it took the connection",
+        detail="policy and owner allow it, and it took the connection",
     )

@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from raven.errors import RavenError, StateError
+from raven.net.unix_peer import UnixPeer, unix_peer
 from raven.status import AgentSnapshot, GatewaySnapshot, Happening, PingResult, Streams, TraceResult
 
 
@@ -70,7 +71,7 @@ _request_decoder = msgspec.json.Decoder(Request)
 _answer_decoder = msgspec.json.Decoder(Answer)
 _encode = msgspec.json.Encoder().encode
 
-Answerer = Callable[[Request], Awaitable[Answer]]
+Answerer = Callable[[Request, UnixPeer], Awaitable[Answer]]
 
 
 def open_socket(path: Path, *, group: str = "", backlog: int = ASKERS_MAX) -> trio.SocketListener:
@@ -142,13 +143,14 @@ async def serve_socket(listener: trio.SocketListener, path: Path, answer: Answer
 
 
 async def _serve_asker(stream: trio.SocketStream, answer: Answerer) -> None:
+    peer = unix_peer(stream)
     while True:
         with trio.move_on_after(IDLE_MAX):
             line = await _read_line(stream, REQUEST_MAX)
             if line is None:
                 return
             try:
-                reply = await answer(_request_decoder.decode(line))
+                reply = await answer(_request_decoder.decode(line), peer)
             except msgspec.DecodeError as error:
                 reply = Answer(error=f"not a request: {error}")
             except RavenError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from raven.net.status_socket import Answer, PingRequest, Request, open_socket, serve_socket
+from raven.net.unix_peer import UnixPeer
 from raven.status import (
     AgentSnapshot,
     GatewaySnapshot,
@@ -92,7 +93,7 @@ def agent(lane: Lane) -> AgentSnapshot:
 async def daemon(path: Path, snapshot: GatewaySnapshot | AgentSnapshot) -> AsyncIterator[None]:
     """Answers at `path` as a daemon would."""
 
-    async def answer(request: Request) -> Answer:
+    async def answer(request: Request, peer: UnixPeer) -> Answer:
         if not isinstance(request, PingRequest):
             return Answer(snapshot=snapshot)
         match request.node:

@@ -1,6 +1,7 @@
 """`ravenctl trace` against real daemons: the way of a request, whole and broken."""
 
 import json
+import os
 from pathlib import Path
 
 from tests.cli.daemon import ravenctl
@@ -45,6 +46,25 @@ async def test_every_hop_has_its_time_and_its_identity(tmp_path: Path) -> None:
         assert "no node named nobody has joined" in stranger.err
         assert (await gateway.stop()) == 0
     assert (tmp_path / "gateway.log").read_text().count('"method": "TRACE"') == 3
+
+
+async def test_the_gateways_policy_judges_who_traces(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    net = loopback(tmp_path)
+    async with echo() as port:
+        policy.write_text(f'[[permit]]\nwho = ["uid:{os.getuid() + 1}"]\ntargets = ["*:{port}"]\n')
+        async with net.gateway("--policy", policy) as gateway:
+            await net.join("shop-1")
+            async with net.agent("shop-1", "--allow", f"node:{port}"):
+                await gateway.connected("shop-1")
+                ran = await ravenctl("--socket", gateway.socket, "trace", f"shop-1:{port}")
+                assert ran.code == 1, ran
+                assert f"policy does not permit shop-1:{port} to uid:{os.getuid()}" in " ".join(
+                    ran.out.split()
+                )
+    line = next(line for line in (tmp_path / "gateway.log").read_text().splitlines() if '"TRACE"' in line)
+    assert '"not-permitted"' in line
+    assert f'"asker": "uid:{os.getuid()} at unix pid ' in line
 
 
 async def test_what_is_no_target(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from raven.net.status_socket import (
     open_socket,
     serve_socket,
 )
+from raven.net.unix_peer import UnixPeer
 from raven.status import AgentSnapshot, Lane, PingResult
 
 
@@ -40,7 +41,8 @@ def _snapshot() -> AgentSnapshot:
     )
 
 
-async def _answer(request: Request) -> Answer:
+async def _answer(request: Request, peer: UnixPeer) -> Answer:
+    assert peer == (os.getpid(), os.getuid(), os.getgid())
     match request:
         case SnapshotRequest():
             return Answer(snapshot=_snapshot())
