@@ -295,6 +295,7 @@ class Device:
                     outbox.drop(Drop.INNER_MALFORMED)
                 continue
             if key != last_key:
+                last_key = ()  # `total` is about this packet from here on, be it let through or not
                 if version == 4:
                     total = key[1]
                     shortest, owner = IPV4_HEADER_LEN, owner_of(key[2])

@@ -220,6 +220,16 @@ def test_a_run_with_one_bad_source_loses_only_that() -> None:
     assert a.drops() == {"source-not-allowed": 1}
 
 
+def test_a_packet_that_is_dropped_cuts_nothing_off_the_next() -> None:
+    """Padded to one length all three are one run, and the last has the first's source and size again."""
+    net, a, b = connected()
+    good = [packet(B4, A4, 100, fill=1), packet(B4, A4, 100, fill=3)]
+    b.send([good[0], packet("10.9.9.9", A4, 98, fill=2), good[1]])
+    net.run(1)
+    assert a.packets == [bytes(one) for one in good]
+    assert a.drops() == {"source-not-allowed": 1}
+
+
 def test_congestion_marks_cross_the_tunnel() -> None:
     net, a, b = connected()
     a.send([packet(A4, B4, ecn=2), packet(A4, B4, ecn=0), packet(A6, B6, ecn=1)])
