@@ -49,7 +49,7 @@ class Drop(enum.StrEnum):
     SUPERFRAME_OFF = "superframe-off"  # a fragment under a peer's keys that is to send none
     SUPERFRAME_TAG = "superframe-tag"  # a fragment whose index is right and whose tag is not
     SUPERFRAME_FRAGMENT = "superframe-fragment"  # one that came twice or contradicts others, or found no room
-    SUPERFRAME_INCOMPLETE = "superframe-incomplete"  # a frame given up for want of fragments
+    SUPERFRAME_INCOMPLETE = "superframe-incomplete"  # a frame given up for want of fragments or of its keys
     # From above
     NOT_IP = "not-ip"  # neither IPv4 nor IPv6
     NO_PEER = "no-peer"  # no peer's allowed IPs hold the destination

@@ -142,7 +142,9 @@ class Reassembly:
         """Call when the keypair of that index goes: its frames can never be opened."""
         for key in [key for key in self._partials if key[0] == index]:
             self.remove(*key)
+            self.lost += 1
 
     def clear(self) -> None:
         for key in list(self._partials):
             self.remove(*key)
+            self.lost += 1

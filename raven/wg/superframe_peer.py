@@ -55,6 +55,7 @@ class PeerSuperframes:
             self.cipher = cipher
             self._step = StepDown()
             self._reassembly.clear()
+            self._count_lost()
 
     # Out ----------------------------------------------------------------------------------------------
 
@@ -239,3 +240,4 @@ class PeerSuperframes:
     def forget_keypair(self, index: int) -> None:
         """Call when the keypair of that index (ours) goes."""
         self._reassembly.forget_keypair(index)
+        self._count_lost()

@@ -312,6 +312,21 @@ def test_what_is_incomplete_is_given_up_in_time() -> None:
     assert b.drops() == {"superframe-incomplete": 1}
 
 
+def test_what_is_incomplete_when_its_keys_go_is_counted() -> None:
+    net, a, b = told()
+    b.receive(catch(net, a)[:3], a.endpoint)
+    b.device.link_down()
+    assert b.drops() == {"superframe-incomplete": 1}
+    assert b.device._shared.reassembly.used == 0
+
+
+def test_what_is_incomplete_when_superframes_end_is_counted() -> None:
+    net, a, b = told()
+    b.receive(catch(net, a)[:3], a.endpoint)
+    switch(b, a, NO_SUPERFRAMES)
+    assert b.drops() == {"superframe-incomplete": 1}
+
+
 def test_what_an_onlooker_can_make_a_device_keep_is_bounded() -> None:
     """Fragments of real frames, each frame never whole, as many as there are."""
     net, a, b = told()
