@@ -17,10 +17,6 @@ from raven.wg.reassembly import ReassemblyBudget
 from raven.wg.staging import StagingBudget
 from raven.wg.timers import Agenda
 
-# What waits for handshakes, in all peers together: a thousand peers' full queues would be 180 MB of the
-# machine.
-STAGED_BYTES_MAX = 8 << 20
-
 P = TypeVar("P")
 
 
