@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
 from gateway.broadcast import Broadcast
@@ -86,8 +85,9 @@ def waiting(edge: Tunnel) -> int:
     return edge.control.statistics().current_buffer_used
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_new_tunnel_is_told_all_and_the_others_only_what_is_new(tmp_path: Path) -> None:
+async def test_a_new_tunnel_is_told_all_and_the_others_only_what_is_new(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(tmp_path) as cloud:
         _, a = cloud.connect("a", offer(1, "10.1.0.0/24"))
         assert await heard(a) == ONE
@@ -104,8 +104,9 @@ async def test_a_new_tunnel_is_told_all_and_the_others_only_what_is_new(tmp_path
         assert (waiting(a), waiting(b)) == (0, 0)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_other_gateways_are_told_at_once_to_everybody(tmp_path: Path) -> None:
+async def test_other_gateways_are_told_at_once_to_everybody(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(tmp_path) as cloud:
         edges = [cloud.connect(name, None)[1] for name in ("a", "b")]
         for edge in edges:
@@ -117,8 +118,9 @@ async def test_other_gateways_are_told_at_once_to_everybody(tmp_path: Path) -> N
             assert waiting(edge) == 0
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_refusal_of_one_is_no_news_for_the_others(tmp_path: Path) -> None:
+async def test_a_refusal_of_one_is_no_news_for_the_others(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(tmp_path) as cloud:
         _, a = cloud.connect("a", offer(1, "10.1.0.0/24"))
         assert await heard(a) == ONE
@@ -134,8 +136,9 @@ async def test_a_refusal_of_one_is_no_news_for_the_others(tmp_path: Path) -> Non
         assert waiting(a) == 0
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_storm_of_joins_is_told_in_few_rounds(tmp_path: Path) -> None:
+async def test_a_storm_of_joins_is_told_in_few_rounds(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     """Two hundred nodes in four seconds: each hears the last state, and far fewer maps than there were."""
     async with running(tmp_path) as cloud:
         _, first = cloud.connect("first", offer(250, "10.250.0.0/24"))
