@@ -26,3 +26,12 @@ def test_each_walk_opens_at_most_eight_files_and_finds_what_it_names() -> None:
         assert 5 <= len(files) == len(set(files)) <= 8
         for file, name in steps:
             assert not name or re.search(rf"\b{name.rpartition('.')[2]}\b", (ROOT / file).read_text())
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    pages = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert [page.name[:4] for page in pages] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+    for page in pages:
+        title = page.read_text().partition("\n")[0]
+        stated = re.match(r"# (\d+)\. ", title)
+        assert stated is None or int(stated[1]) == int(page.name[:4]), title
