@@ -1,6 +1,7 @@
 """The device's Unix socket, where `wg` and Raven's control plane ask and configure.
 
-The text is read and written in `raven.wg.uapi`; here are the socket file, its mode, and the requests' ends.
+The text is read and written in `raven.wg.uapi` and `uapi_answers`; here are the socket file, its mode, and
+the requests' ends.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol, cast
 
 from raven.errors import RavenError
-from raven.wg import uapi
+from raven.wg import uapi, uapi_answers
 from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 
 log = logging.getLogger("raven.uapi")
@@ -83,18 +84,18 @@ class UapiServer:
         verb = lines[0] if lines else ""
         try:
             if verb == uapi.GET:
-                return uapi.format_get(self._device.state())
+                return uapi_answers.format_get(self._device.state())
             if verb == uapi.SET:
                 self._device.configure((yield from uapi.parsing_untrusted(lines[1:])))
-                return uapi.format_errno(0)
+                return uapi_answers.format_errno(0)
             if verb == uapi.COUNTERS:
-                return uapi.format_counters(self._device.state().counters)
+                return uapi_answers.format_counters(self._device.state().counters)
             if verb == uapi.STATUS:
-                return uapi.format_status(self._device.status())
+                return uapi_answers.format_status(self._device.status())
             raise UapiError(errno.EPROTO, "a request starts with get=1 or set=1")
         except UapiError as error:
             log.error("%s: %s", self.path.name, error)
-            return uapi.format_errno(-error.errno)  # negative, as wireguard-go: `wg` turns it round
+            return uapi_answers.format_errno(-error.errno)  # negative, as wireguard-go: `wg` turns it round
 
     def _admit(self, transport: asyncio.BaseTransport) -> bool:
         if len(self._clients) >= _CLIENTS_MAX:
@@ -128,7 +129,7 @@ class _Client(asyncio.Protocol):
         if self._steps is None:
             self._go_on()
         if len(self._received) > uapi.REQUEST_MAX:
-            self._transport.write(uapi.format_errno(-errno.EMSGSIZE).encode())
+            self._transport.write(uapi_answers.format_errno(-errno.EMSGSIZE).encode())
             self._transport.close()
 
     def _go_on(self) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from raven.errors import RavenError
 from raven.keys import PublicKey
-from raven.wg import uapi
+from raven.wg import uapi, uapi_answers
 from raven.wg.configuration import DeviceChange, DeviceState, PeerChange, Status, UapiError
 
 UAPI_DIRECTORY = Path("/var/run/wireguard")  # shared by all network namespaces of a file system
@@ -89,21 +89,21 @@ class UapiDevice:
         return self._name
 
     async def state(self) -> DeviceState:
-        return uapi.parse_get_untrusted(await self._ask(f"{uapi.GET}\n\n"))
+        return uapi_answers.parse_get_untrusted(await self._ask(f"{uapi.GET}\n\n"))
 
     async def configure(self, change: DeviceChange) -> None:
         """Applies `change`, all or nothing; UapiError with the device's errno when it refuses."""
-        uapi.parse_errno_untrusted(await self._ask(uapi.format_set(change)))
+        uapi_answers.parse_errno_untrusted(await self._ask(uapi.format_set(change)))
 
     async def counters(self) -> Mapping[str, int]:
         try:
-            return uapi.parse_counters_untrusted(await self._ask(f"{uapi.COUNTERS}\n\n"))
+            return uapi_answers.parse_counters_untrusted(await self._ask(f"{uapi.COUNTERS}\n\n"))
         except (UapiError, DeviceError):
             return {}  # wireguard-go does not know the question
 
     async def status(self) -> Status | None:
         try:
-            return uapi.parse_status_untrusted(await self._ask(f"{uapi.STATUS}\n\n"))
+            return uapi_answers.parse_status_untrusted(await self._ask(f"{uapi.STATUS}\n\n"))
         except (UapiError, DeviceError):
             return None  # another implementation; wireguard-go closes the connection
 

@@ -11,7 +11,7 @@ import uvloop
 
 from raven.dataplane.uapi import SocketError, UapiServer
 from raven.keys import PublicKey
-from raven.wg import uapi
+from raven.wg import uapi, uapi_answers
 from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_done_is_answered_with_an_errno(
 ) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with pytest.raises(UapiError) as raised:
-            uapi.parse_errno_untrusted(await ask(reader, writer, request_text))
+            uapi_answers.parse_errno_untrusted(await ask(reader, writer, request_text))
         assert raised.value.errno == number
         assert await ask(reader, writer, "get=1\n\n") == "listen_port=51820\nerrno=0\n\n"
 
@@ -126,7 +126,7 @@ def test_a_request_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.Mo
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"set=1\n" + b"x" * 20000)
         with pytest.raises(UapiError) as raised:
-            uapi.parse_errno_untrusted((await reader.readuntil(b"\n\n")).decode())
+            uapi_answers.parse_errno_untrusted((await reader.readuntil(b"\n\n")).decode())
         assert raised.value.errno == errno.EMSGSIZE
         assert await reader.read() == b""
 

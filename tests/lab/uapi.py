@@ -3,7 +3,8 @@
 import socket
 
 from raven.wg.configuration import Status
-from raven.wg.uapi import COUNTERS, STATUS, parse_counters_untrusted, parse_status_untrusted
+from raven.wg.uapi import COUNTERS, STATUS
+from raven.wg.uapi_answers import parse_counters_untrusted, parse_status_untrusted
 from tests.lab.leftovers import WIREGUARD
 
 

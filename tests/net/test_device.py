@@ -11,7 +11,8 @@ from raven.keys import PrivateKey, PublicKey
 from raven.net import device
 from raven.net.device import DeviceError, NoDevice, UapiDevice
 from raven.wg.configuration import DeviceChange, DeviceState, PeerChange, PeerState, UapiError
-from raven.wg.uapi import format_get, format_set
+from raven.wg.uapi import format_set
+from raven.wg.uapi_answers import format_get
 
 KEY = PublicKey(bytes([7]) * 32)
 STATE = DeviceState(

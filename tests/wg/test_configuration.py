@@ -48,7 +48,7 @@ def test_secrets_are_hidden() -> None:
 def test_the_running_agent_can_afford_it() -> None:
     """Neither the model nor its codec imports cryptography or numpy: ten megabytes each."""
     code = (
-        "import sys, raven.wg.configuration, raven.wg.uapi, raven.wg.endpoint\n"
+        "import sys, raven.wg.configuration, raven.wg.uapi, raven.wg.uapi_answers, raven.wg.endpoint\n"
         "sys.exit(any(name.split('.')[0] in ('cryptography', 'numpy') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import pytest
 
 from raven.keys import PublicKey
-from raven.wg import uapi
+from raven.wg import uapi, uapi_answers
 from raven.wg.configuration import DeviceChange, PeerChange, PeerStatus
 from tests.e2e.wireguard.network import Interface, Network, carry_tcp, peer_lines, pings, rule
 from tests.lab import leftovers, wires
@@ -96,7 +96,7 @@ def meet(left: Interface, right: Interface, version: int, *, probes: bool) -> No
     for one, other in ((left, right), (right, left)) if probes else ():
         key = PublicKey.from_base64(other.public_key)
         change = DeviceChange(peers=[PeerChange(public_key=key, update_only=True, probes=True)])
-        uapi.parse_errno_untrusted(ask(one, uapi.format_set(change)))
+        uapi_answers.parse_errno_untrusted(ask(one, uapi.format_set(change)))
 
 
 def ask(device: Interface, request: str) -> str:
@@ -114,7 +114,7 @@ def ask(device: Interface, request: str) -> str:
 
 def path(device: Interface, peer: Interface) -> PeerStatus:
     """What `raven_status=1` says of the way to `peer`."""
-    status = uapi.parse_status_untrusted(ask(device, f"{uapi.STATUS}\n\n"))
+    status = uapi_answers.parse_status_untrusted(ask(device, f"{uapi.STATUS}\n\n"))
     return status.peers[PublicKey.from_base64(peer.public_key)]
 
 

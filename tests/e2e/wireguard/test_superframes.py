@@ -20,7 +20,7 @@ import pytest
 
 from raven.wg.configuration import PeerStatus, SuperframeCipher
 from raven.wg.stepdown import TRIAL_FRAMES
-from raven.wg.uapi import parse_errno_untrusted
+from raven.wg.uapi_answers import parse_errno_untrusted
 from tests.e2e.wireguard.network import Interface, Network, peer_lines, pings, rule
 from tests.lab import uapi
 from tests.lab.machine import Machine
