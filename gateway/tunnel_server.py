@@ -62,6 +62,9 @@ HANDSHAKE_MAX = 10.0  # seconds from there to its end; the slowest satellite lin
 HELLO_MAX = 10.0  # seconds from the end of the handshake to a whole AgentHello
 RIVAL_MAX = 2.0  # seconds an older tunnel of the same node gets to prove that it is alive
 
+# Tunnels of one node that have yet to take its place in the table, each some 100 kB: a new one, and those
+# that an uplink that comes and goes has left behind.
+UNPLACED_MAX = 4
 RENEW_ONLY_MAX = 60.0  # seconds a node with an expired certificate gets to renew it
 
 # What a flood is turned away for: counted each time, told once in a while, or the log would be the flood's.
@@ -118,6 +121,7 @@ class TunnelServer:
 
     def __post_init__(self) -> None:
         self._log = log.get("agents")
+        self._unplaced: Counter[str] = Counter()  # tunnels that are not in the table, by nodes that joined
         self._told: dict[str, float] = {}  # trio.current_time() of the last line, by reason of _FLOODS
 
     @property
@@ -189,6 +193,7 @@ class TunnelServer:
                     else:
                         peer = self._identified(stream)
                         carriage = await _greeted(stream)
+                        self._check_welcome(peer, carriage)
                 except (PeerError, RefusedError, StateError) as error:
                     await dismiss(stream, str(error))
                     raise
@@ -211,6 +216,16 @@ class TunnelServer:
         is_expired(peer, now=time.time())  # raises where not even a renewal is left
         self.registry.check_certificate(node=peer.identity.name, serial=peer.serial)
         return peer
+
+    def _check_welcome(self, peer: Peer, carriage: Carriage) -> None:
+        """Returns if the node may have a tunnel now; RefusedError."""
+        node = peer.identity.name
+        # Its first word took time, in which `revocation` may have passed by.
+        self.registry.check_certificate(node=node, serial=peer.serial)
+        if self._unplaced[node] >= UNPLACED_MAX and self._left_by(peer, carriage.theirs) is None:
+            raise RefusedError(
+                "too-many-tunnels", f"{UNPLACED_MAX} tunnels of node {node} have yet to say their hello"
+            )
 
     def _left_by(self, peer: Peer, theirs: Resume | None) -> NodeTunnel | None:
         """The tunnel that the peer comes back to; None for a new one."""
@@ -239,13 +254,18 @@ class TunnelServer:
         )
         connected = trio.Event()  # its hello was good, and it is the node's one tunnel
         lost: TunnelLost | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._converse, tunnel, peer, address, connected, nursery)
-            try:
-                await tunnel.run(None)
-            except TunnelLost as error:
-                lost = error
-            nursery.cancel_scope.cancel()
+        self._unplaced[node] += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._converse, tunnel, peer, address, connected, nursery)
+                try:
+                    await tunnel.run(None)
+                except TunnelLost as error:
+                    lost = error
+                nursery.cancel_scope.cancel()
+        finally:
+            if not connected.is_set():
+                self._unplaced[node] -= 1
         if connected.is_set():
             self.lost[lost.reason if lost else "goodbye"] += 1
             why = str(lost) if lost else "it said goodbye"
@@ -280,6 +300,7 @@ class TunnelServer:
             )
             await self._take_place(live)
             connected.set()
+            self._unplaced[node] -= 1
             self.accepted += 1
             try:
                 # From now on `revocation` finds the tunnel in the table; this is for what it did before.

@@ -24,6 +24,7 @@ ACTIVE_TIMEOUT: Final = 1.6  # seconds for a receipt while streams are open
 RESPONDER_EXTRA: Final = 5.0  # seconds the responder gives the initiator's ping
 IDLE_TIMEOUT: Final = 5.0  # seconds for a receipt without streams; four attempts of TCP
 LATE: Final = 0.5  # seconds; a timer later than this says that we slept, not the peer
+PEER_PAUSE_MAX: Final = 300.0  # seconds; a peer that says it will be silent for longer is asked all the same
 SAMPLE_BYTES: Final = 256 * 1024  # bytes heard since the last ping that make a new round-trip sample worth it
 OUTSTANDING_MAX: Final = 16  # pings whose answer may still come; older ones are forgotten
 
@@ -75,7 +76,7 @@ class Liveness:
     def paused(self, pause: int) -> None:
         """The peer's PING said when its next one may come."""
         if pause:
-            self._peer_pause = float(pause)
+            self._peer_pause = min(float(pause), PEER_PAUSE_MAX)
 
     def receipt(self, received: int, now: float) -> None:
         """The peer has confirmed more than before: all bytes before `received`."""

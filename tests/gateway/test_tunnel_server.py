@@ -36,8 +36,8 @@ from raven.mux.resume import Resume
 from raven.net.end import EndOptions
 from raven.net.strangers import Strangers
 from raven.net.tls import agent_context, gateway_context
-from raven.net.tls_stream import client_handshake
-from raven.net.tunnel import Tunnel, TunnelLost
+from raven.net.tls_stream import TLSStream, client_handshake
+from raven.net.tunnel import Carriage, Tunnel, TunnelLost
 from raven.net.tunnel_stream import StreamRefused
 from raven.registry.agent_state import AgentState, open_agent
 from raven.registry.gateway_state import GatewayState, open_gateway
@@ -314,6 +314,64 @@ async def test_an_expired_certificate_gets_a_tunnel_without_anything(bench: Benc
             await old.refused("renew-only")
             assert old.server.refused["renew-bad-csr"] == 1
         state.close()
+
+
+async def test_a_node_has_few_tunnels_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel_server, "UNPLACED_MAX", 2)
+    async with _serving(bench) as nursery:
+        state = await bench.join("shop-1")
+        held = [await _raw(bench, state, bytes([number]) * 16) for number in range(2)]
+        for stream in held:
+            await stream.receive_some()  # the server's RESUME: the tunnel runs
+        assert "have yet to say their hello" in await _lost(await bench.dial(state), _hello("shop-1"))
+        await bench.refused("too-many-tunnels")
+        for stream in held:
+            await trio.aclose_forcefully(stream)
+        await _until(lambda: sum(bench.server.refused.values()) == 3)
+        tunnel = await bench.dial(state)
+        nursery.start_soon(tunnel.run, None)
+        await tunnel.send_control(encode(_hello("shop-1")))
+        await tunnel.control.receive()
+        await _until(lambda: bench.server.accepted == 1)
+
+
+async def test_who_lost_the_right_between_two_words_does_not_come_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.server.grace = 60.0
+    greeted = tunnel_server._greeted
+    async with _serving(bench):
+        state = await bench.join("shop-1")
+        connection = Connection(initiator=True, now=0.0)
+        connection.send_control(encode(_hello("shop-1")))
+        first = await _raw(bench, state, bytes(16), behind=connection.data_to_send(1 << 16))
+        await _until(lambda: bench.server.table.live("shop-1") is not None)
+        live = bench.server.table.live("shop-1")
+        assert live is not None
+        await trio.aclose_forcefully(first)
+        await _until(lambda: live.tunnel.suspended_since is not None)
+
+        async def replaced_meanwhile(stream: TLSStream) -> Carriage:
+            carriage = await greeted(stream)
+            token = add_token(bench.registry, bench.state.authority.pin, node="shop-1", now=time.time())
+            gateway = Address("127.0.0.1", bench.port)
+            await join(bench.directory / "again", gateway=gateway, token=token, node="shop-1")
+            return carriage
+
+        monkeypatch.setattr(tunnel_server, "_greeted", replaced_meanwhile)
+        back = await _raw(bench, state, bytes(16), transport=1)
+        await bench.refused("certificate-replaced")
+        assert (live.tunnel.resumed, bench.server.resumed) == (0, 0)
+        await trio.aclose_forcefully(back)
+
+
+async def _raw(
+    bench: Bench, state: AgentState, connection: bytes, *, transport: int = 0, behind: bytes = b""
+) -> TLSStream:
+    """A node's transport that says RESUME, what is given `behind` it, and no more."""
+    stream = await client_handshake(await trio.open_tcp_stream("127.0.0.1", bench.port), agent_context(state))
+    await stream.send_all(Resume(connection, transport=transport, received=0).encode() + behind)
+    return stream
 
 
 async def test_a_certificate_that_expires_ends_its_tunnel(bench: Bench) -> None:

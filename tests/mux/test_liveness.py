@@ -3,7 +3,14 @@
 import pytest
 
 from raven.mux.keepalive import PAUSE_FIRST, Keepalive
-from raven.mux.liveness import IDLE_TIMEOUT, OUTSTANDING_MAX, RESPONDER_EXTRA, Liveness, Verdict
+from raven.mux.liveness import (
+    IDLE_TIMEOUT,
+    OUTSTANDING_MAX,
+    PEER_PAUSE_MAX,
+    RESPONDER_EXTRA,
+    Liveness,
+    Verdict,
+)
 
 
 def silence(liveness: Liveness, *, start: float) -> tuple[list[float], float]:
@@ -39,6 +46,13 @@ def test_idle_pings_are_rare_and_the_initiators() -> None:
     responder = Liveness(initiator=False, now=100.0)
     responder.paused(40)
     assert silence(responder, start=100.0) == ([40 + RESPONDER_EXTRA], 40 + RESPONDER_EXTRA + IDLE_TIMEOUT)
+
+
+def test_a_peer_cannot_ask_to_be_left_alone_for_hours() -> None:
+    responder = Liveness(initiator=False, now=100.0)
+    responder.paused(0xFFFF)
+    _, verdict = silence(responder, start=100.0)
+    assert verdict == PEER_PAUSE_MAX + RESPONDER_EXTRA + IDLE_TIMEOUT
 
 
 def test_being_heard_is_an_answer_and_hearing_is_none() -> None:
