@@ -12,6 +12,7 @@ from raven.ip import header as h
 from raven.ip.mss import SYN_MAX, clamp_mss
 from raven.ip.superpacket import restore_untrusted, segment_size
 from raven.keys import PrivateKey
+from raven.wg.admission import Admission
 from raven.wg.configuration import (
     NO_PRIVATE_KEY,
     DeviceChange,
@@ -19,22 +20,14 @@ from raven.wg.configuration import (
     Status,
     SuperframeCipher,
 )
-from raven.wg.constants import HANDSHAKE_TOS
 from raven.wg.endpoint import Endpoint
 from raven.wg.events import Event
-from raven.wg.handshake import authenticate_initiation, open_initiation
 from raven.wg.inband import is_inband
 from raven.wg.keypair import RUN_SEGMENTS_MAX
 from raven.wg.messages import (
     TRANSPORT_HEADER,
     TRANSPORT_OVERHEAD,
-    TYPE_COOKIE_REPLY,
-    TYPE_INITIATION,
-    TYPE_RESPONSE,
     TYPE_TRANSPORT,
-    CookieReply,
-    Initiation,
-    Response,
 )
 from raven.wg.outbox import Drop, Transmit
 from raven.wg.packet import (
@@ -54,7 +47,6 @@ from raven.wg.packet import (
 )
 from raven.wg.peer import Peer
 from raven.wg.peers import Peers
-from raven.wg.ratelimiter import LoadMeter, RateLimiter
 from raven.wg.scratch import CHUNK
 from raven.wg.shared import Identity, Shared
 from raven.wg.superframe import HEADROOM, PRELUDE
@@ -92,8 +84,7 @@ class Device:
         )
         self._outbox = self._shared.outbox
         self._peers = Peers(self._shared)
-        self._load = LoadMeter()
-        self._rate_limiter = RateLimiter()
+        self._admission = Admission(self._shared, self._peers)
 
     # Packets out --------------------------------------------------------------------------------------
 
@@ -205,7 +196,7 @@ class Device:
                 start += self._receive_fragments(datagrams, start, index, endpoint, ecn, now)
                 continue
             if kind != TYPE_TRANSPORT:
-                self._receive_handshake(kind, bytes(datagram), endpoint, now)
+                self._admission.receive(kind, bytes(datagram), endpoint, now)
                 start += 1
                 continue
             end = start + 1
@@ -319,70 +310,6 @@ class Device:
             if total <= SYN_MAX:
                 clamp_mss(packet, peer.mtu)
             out.append(packet)
-
-    def _receive_handshake(self, kind: int, message: bytes, endpoint: Endpoint, now: float) -> None:
-        """An initiation, response or cookie reply, or what claims to be one."""
-        try:
-            if kind == TYPE_INITIATION:
-                self._receive_initiation(message, endpoint, now)
-            elif kind == TYPE_RESPONSE:
-                self._receive_response(message, endpoint, now)
-            elif kind == TYPE_COOKIE_REPLY:
-                self._receive_cookie_reply(message, now)
-            else:
-                self._outbox.drop(Drop.MALFORMED)
-        except PeerError as error:
-            self._outbox.drop(error.reason)
-
-    def _receive_initiation(self, message: bytes, endpoint: Endpoint, now: float) -> None:
-        initiation = Initiation.decode_untrusted(message)
-        identity = self._admit(message, initiation.sender, endpoint, now)
-        if identity is None:
-            return
-        opened = open_initiation(identity.dh, initiation)
-        peer = self._peers.get(opened.static)
-        if peer is None:
-            raise PeerError(Drop.UNKNOWN_PEER, "a handshake by a key that is not configured")
-        authenticated = authenticate_initiation(opened, peer.static_static())
-        peer.answer(authenticated, len(message), endpoint, now)
-
-    def _receive_response(self, message: bytes, endpoint: Endpoint, now: float) -> None:
-        response = Response.decode_untrusted(message)
-        if self._admit(message, response.sender, endpoint, now) is None:
-            return
-        peer = self._shared.handshakes.get(response.receiver)
-        if peer is None:
-            raise PeerError(Drop.UNKNOWN_INDEX, "a response to no handshake of ours")
-        peer.response_received(response, len(message), endpoint, now)
-
-    def _receive_cookie_reply(self, message: bytes, now: float) -> None:
-        reply = CookieReply.decode_untrusted(message)
-        peer = self._shared.handshakes.get(reply.receiver)
-        if peer is None:
-            found = self._shared.keypairs.get(reply.receiver)  # it answers a response that we sent
-            if found is None:
-                raise PeerError(Drop.UNKNOWN_INDEX, "a cookie reply to nothing of ours")
-            peer = found[0]
-        peer.cookie_reply_received(reply, now)
-
-    def _admit(self, message: bytes, sender: int, endpoint: Endpoint, now: float) -> Identity | None:
-        """Our identity if a message is worth Diffie-Hellman; None if a cookie was sent instead. PeerError."""
-        identity = self._shared.identity
-        if identity is None:
-            raise PeerError(Drop.NO_PRIVATE_KEY, "the device has no private key")
-        if not identity.checker.mac1_is_valid(message):
-            raise PeerError(Drop.MAC1, "mac1 is not by someone who knows our key")
-        if not self._load.message_received(now):
-            return identity
-        source = f"{endpoint.host} {endpoint.port}".encode()
-        if not identity.checker.mac2_is_valid(message, source, now):
-            reply = identity.checker.reply(message, sender, source, now).encode()
-            self._outbox.transmits.append(Transmit(endpoint, len(reply), reply, HANDSHAKE_TOS))
-            self._outbox.drop(Drop.COOKIE_SENT)
-            return None
-        if not self._rate_limiter.allow(endpoint.host, now):
-            raise PeerError(Drop.RATE_LIMITED, "too many handshakes from one source")
-        return identity
 
     # Configuration ------------------------------------------------------------------------------------
 
