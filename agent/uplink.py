@@ -47,6 +47,8 @@ from raven.status import Lane, LaneState, UplinkStatus
 
 HANDSHAKE_MAX = 10.0  # seconds
 HELLO_MAX = 10.0  # seconds until the gateway has answered the hello
+# The gateway's further hellos that wait, each with a CA of at most 32 kB: one for every change of its CA.
+HELLOS_WAITING = 8
 RETURN_MAX = 5.0  # seconds: the bound of waits for the next connection of a tunnel whose streams wait
 STAND_BY_MAX = 600.0  # seconds: the bound of waits where the gateway has a tunnel by another address
 SETTLED = 30.0  # seconds a tunnel must have lived for the next wait to be short again
@@ -297,6 +299,7 @@ class Uplink:
         self, tunnel: Tunnel, peer: Peer, renewals: int, greeted: trio.Event, nursery: trio.Nursery
     ) -> None:
         """The control messages of one tunnel; what the gateway does wrong ends it with the reason."""
+        hellos, told = trio.open_memory_channel[GatewayHello](HELLOS_WAITING)
         try:
             hello = self.hello()
             with trio.fail_after(HELLO_MAX):
@@ -309,6 +312,7 @@ class Uplink:
             else:
                 self._greeted(tunnel, greeting)
                 greeted.set()
+                nursery.start_soon(self._hear, told)
                 nursery.start_soon(self._report_changes, tunnel, hello)
                 nursery.start_soon(self.renewal.keep, tunnel, greeting, renewals)
             async for data in tunnel.control:
@@ -318,17 +322,24 @@ class Uplink:
                     case GatewayList() as message:
                         self.learn(message)
                     case GatewayHello() as message if greeted.is_set():
-                        nursery.start_soon(self.renewal.hear, message)
+                        hellos.send_nowait(message)
                     case (Renewed() | RenewRefused()) as message:
                         self.renewal.answered(tunnel, message)
                     case message:
                         raise PeerError("bad-control", f"a gateway does not send {type(message).__name__}")
         except (TunnelLost, trio.EndOfChannel):
             return  # `Tunnel.run` tells why
+        except trio.WouldBlock:
+            tunnel.abort("bad-control", f"the gateway said {HELLOS_WAITING} hellos in one breath")
         except trio.TooSlowError:
             tunnel.abort("hello-timeout", f"the gateway did not answer our hello within {HELLO_MAX:.0f} s")
         except PeerError as error:
             tunnel.abort(error.reason, str(error))
+
+    async def _hear(self, told: trio.MemoryReceiveChannel[GatewayHello]) -> None:
+        """What the gateway says again, one after the other: each may cost a child process."""
+        async for hello in told:
+            await self.renewal.hear(hello)
 
     def _greeted(self, tunnel: Tunnel, hello: GatewayHello) -> None:
         self._tunnel, self._gateway = tunnel, hello.gateway
