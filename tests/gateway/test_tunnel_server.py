@@ -37,6 +37,7 @@ from raven.net.end import EndOptions
 from raven.net.strangers import Strangers
 from raven.net.tls import agent_context, gateway_context
 from raven.net.tls_stream import TLSStream, client_handshake
+from raven.net.transport_driver import hear
 from raven.net.tunnel import Carriage, Tunnel, TunnelLost
 from raven.net.tunnel_stream import StreamRefused
 from raven.registry.agent_state import AgentState, open_agent
@@ -268,6 +269,56 @@ async def test_a_living_tunnel_stays(bench: Bench) -> None:
         await bench.refused("node-connected")
         assert bench.server.table.live("shop-1") is held
         assert await first.ping() >= 0
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["while it is away", "while it is there"])
+async def test_another_node_cannot_resume_with_a_stolen_connection_id(bench: Bench, cut: bool) -> None:
+    """Two nodes with certificates of their own: what one knows of the other's connection opens nothing."""
+    bench.server.grace = 60.0
+    stolen = bytes(range(16))
+    async with _serving(bench):
+        victim, thief = await bench.join("shop-1"), await bench.join("shop-2")
+        first, _ = await _first_words(bench, victim, Resume(stolen, transport=0, received=0))
+        await _until(lambda: bench.server.table.live("shop-1") is not None)
+        held = bench.server.table.live("shop-1")
+        assert held is not None
+        if cut:
+            await trio.aclose_forcefully(first)
+            await _until(lambda: held.tunnel.suspended_since is not None)
+        before = (held.tunnel.suspended_since, held.tunnel.resumed, held.address, held.serial)
+
+        theirs, answer = await _first_words(bench, thief, Resume(stolen, transport=1, received=0))
+        assert answer.transport == 0  # it begins anew, as shop-2
+        await _until(lambda: bench.server.table.live("shop-2") is not None)
+        fresh = bench.server.table.live("shop-2")
+        assert fresh is not None
+        assert fresh.tunnel is not held.tunnel
+        assert bench.server.table.live("shop-1") is held
+        assert (held.tunnel.suspended_since, held.tunnel.resumed, held.address, held.serial) == before
+        assert bench.server.resumed == 0
+
+        back, answer = await _first_words(bench, victim, Resume(stolen, transport=1, received=0))
+        assert answer.transport == 1  # who it belongs to goes on
+        await _until(lambda: bench.server.resumed == 1)
+        assert bench.server.table.live("shop-1") is held
+        assert held.tunnel.suspended_since is None
+        for stream in (theirs, back, first):
+            await trio.aclose_forcefully(stream)
+
+
+async def _first_words(bench: Bench, state: AgentState, resume: Resume) -> tuple[trio.abc.Stream, Resume]:
+    """A connection of the node that says this RESUME and its hello, and what it hears: the server's."""
+    transport = await trio.open_tcp_stream("127.0.0.1", bench.port)
+    stream = await client_handshake(transport, agent_context(state))
+    connection = Connection(initiator=True, now=0.0)
+    connection.send_control(encode(_hello(state.node)))
+    hello = connection.data_to_send(1 << 16)
+    # A connection that goes on has sent its hello before.
+    anew = resume.transport == 0 or bench.server.table.live(state.node) is None
+    await stream.send_all(resume.encode() + (hello if anew else b""))
+    with trio.fail_after(10):
+        answer, _ = await hear(stream)
+    return stream, answer
 
 
 async def test_a_certificate_that_was_replaced(bench: Bench) -> None:
