@@ -72,9 +72,19 @@ def copyable(scene: Scene) -> list[tuple[str, str]]:
     return lines
 
 
-def ssh_command(server: SshServer, node: str) -> tuple[str, ...]:
-    """ssh to a node by CONNECT through the gateway; nc is Debian's netcat-openbsd."""
-    return ("ssh", "-F", str(server.client_configuration(f"nc -X connect -x {raven.OAM} %h %p")), node)
+def ssh_command(server: SshServer, node: str, *options: str) -> tuple[str, ...]:
+    """ssh to a node by CONNECT through the gateway."""
+    return ("ssh", "-F", _by_connect(server), *options, node)
+
+
+def scp_command(server: SshServer, source: str, target: str, *options: str) -> tuple[str, ...]:
+    """scp the same way; of the two paths the remote one is NODE:PATH."""
+    return ("scp", "-F", _by_connect(server), *options, source, target)
+
+
+def _by_connect(server: SshServer) -> str:
+    """ssh's configuration; nc is Debian's netcat-openbsd."""
+    return str(server.client_configuration(f"nc -X connect -x {raven.OAM} %h %p"))
 
 
 def prometheus_configuration(discovery: str) -> str:

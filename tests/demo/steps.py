@@ -1,18 +1,26 @@
 """The steps of the demo in the order they are told; each drives a real program and says what came back."""
 
+import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.demo.scene import Scene, Step, expect, prometheus_configuration, ssh_command
+from tests.demo.scene import Scene, Step, expect, prometheus_configuration, scp_command, ssh_command
 from tests.lab import programs, raven, wires
 from tests.lab.errors import LabError
 from tests.lab.machine import Machine
+from tests.lab.shell import Shell
 from tests.lab.waiting import wait_until
 
 OUTAGE = 5.0  # seconds without a cable
 _IPERF = 2  # seconds of each measurement
+_COPY = 16 << 20  # bytes
+_COPY_RATE = 32_000  # kbit/s, as scp takes it: four seconds, so that the change comes in the middle
+# On a terminal of its own, as who types has it, but for the echo and the prompt.
+_REMOTE_SHELL = "stty -echo; echo ready; exec env PS1= sh"
+_GOES_ON = "goes on over another connection"  # the agent's log
 _LIVES_THROUGH = 18.0  # seconds of the stream that lives through the outage: before, without, and after
 
 
@@ -131,6 +139,46 @@ def wg_show(scene: Scene) -> str:
     return f"all peers shook hands; the cloud sees {seen}"
 
 
+def changed_uplink(scene: Scene) -> str:
+    """Another address for the site and a router that forgets, under a shell and a copy."""
+    if scene.ssh is None:
+        raise LabError("there is no sshd at site-a: the step that starts it has failed")
+    site, cloud, agent = scene.world.sites["a"], scene.world.cloud, scene.agents[0]
+    original, copy = scene.world.directory / "original", scene.world.directory / "copy"
+    content = os.urandom(_COPY)
+    original.write_bytes(content)
+    scp = scp_command(scene.ssh, f"{site.name}:{original}", str(copy), "-l", str(_COPY_RATE))
+    changes = agent.log().count(_GOES_ON)
+    with Shell(cloud, *ssh_command(scene.ssh, site.name, "-tt"), _REMOTE_SHELL) as shell:
+        expect(shell.hear(seconds=15) == "ready", "the shell said something else first")
+        shell_id = shell.ask("kept=$$; echo $$", seconds=15)
+        copying = cloud.start(*scp, name="scp-through-the-change")
+        wait_until(
+            lambda: copy.exists() and 0 < copy.stat().st_size < _COPY / 2,
+            what="the copy to begin",
+            seconds=15,
+        )
+        site.nat.run("conntrack", "-F")
+        wires.move_site(site.machine, wires.SITE, wires.SITE_MOVED)
+        try:
+            changed = time.monotonic()
+            answer = shell.ask("echo $kept", seconds=20)
+            pause = time.monotonic() - changed
+            expect(answer == shell_id, f"shell {shell_id} answered {answer!r}")
+            expect(copying.wait(60) == 0, f"scp: {copying.tail(3)}")
+        finally:
+            wires.move_site(site.machine, wires.SITE_MOVED, wires.SITE)
+        expect(shell.ask("echo $kept; exit", seconds=20) == shell_id, "the shell is gone after the way back")
+    expect(agent.log().count(_GOES_ON) > changes, "the agent noticed no change")
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    expect(digest == hashlib.sha256(content).hexdigest(), f"{copy.stat().st_size} bytes came, not the same")
+    scene.gateway.wait_for(site.name)
+    return (
+        f"the same shell answered {pause:.1f} s after the change; {_COPY >> 20} MiB arrived whole, "
+        f"SHA-256 {digest[:8]}... at both ends"
+    )
+
+
 def outage(scene: Scene) -> str:
     """Five seconds without a cable in the middle of the network, under a running transfer."""
     site = scene.world.sites["a"]
@@ -223,6 +271,11 @@ def story(*, once: bool) -> list[Step]:
         Step("cloud pod to pod-b", f"iperf3 -C cubic -c {b[0]}; ...", iperf(cloud_pod, b)),
         Step("pod-a to pod-b, by the gateway", f"iperf3 -C cubic -c {b[0]}; ...", iperf(pod_a, b)),
         Step("WireGuard's own tool agrees", "wg show", wg_show),
+        Step(
+            "a shell and a copy live through a changed uplink",
+            f"ssh, scp; conntrack -F; ip addr add {wires.SITE_MOVED}, del {wires.SITE}",
+            changed_uplink,
+        ),
         Step("site-a's cable is out: what is it?", "ravenctl doctor, at site-a", doctor),
         Step(
             f"site-a's cable is out for {OUTAGE:.0f} s",

@@ -4,8 +4,6 @@ curl, ssh ── gateway ── internet (resets, drops) ── nat-a (forgets) 
 """
 
 import contextlib
-import select
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +14,11 @@ from tests.demo.scene import ssh_command
 from tests.e2e.conftest import Lab
 from tests.lab import programs, raven, wires
 from tests.lab.programs import SshServer
+from tests.lab.shell import Shell
 from tests.lab.waiting import wait_until
 
 pytestmark = pytest.mark.netns
 
-MOVED = "192.168.1.77"  # another address of the same site
 PORT = raven.AGENTS.rpartition(":")[2]
 
 
@@ -44,11 +42,7 @@ def everything_vanishes(lab: Lab) -> None:
 
 
 def the_address_changes(lab: Lab) -> None:
-    machine = lab.a.machine
-    machine.set_sysctl(ipv4__conf__all__promote_secondaries=1)
-    machine.run("ip", "addr", "add", f"{MOVED}/24", "dev", "eth0")
-    machine.run("ip", "addr", "del", f"{wires.SITE}/24", "dev", "eth0")
-    machine.run("ip", "route", "replace", "default", "via", wires.SITE_ROUTER)
+    wires.move_site(lab.a.machine, wires.SITE, wires.SITE_MOVED)
 
 
 def another_way_is_better(lab: Lab) -> None:
@@ -77,43 +71,6 @@ table ip trouble {{
         lab.world.internet.run("nft", "delete", "table", "ip", "trouble")
 
 
-class Shell:
-    """A remote program that answers each line with the same line."""
-
-    def __init__(self, lab: Lab, server: SshServer) -> None:
-        command = lab.world.cloud.command(*ssh_command(server, lab.a.name), "cat")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=lab.world.cloud.env
-        )
-
-    def say(self, line: str, *, seconds: float) -> float:
-        """Seconds until the answer."""
-        assert self.process.stdin
-        assert self.process.stdout
-        began = time.monotonic()
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
-        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
-        assert ready, f"no answer to {line!r} within {seconds:g} s"
-        assert self.process.stdout.readline() == line.encode() + b"\n"
-        return time.monotonic() - began
-
-    def __enter__(self) -> "Shell":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        try:
-            assert self.process.wait(15) == 0
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self.process.stdout.close()
-
-
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -132,12 +89,13 @@ def test_a_shell_and_a_download_notice_a_pause(
     before = agent.log().count("goes on over another connection")
     arriving = lab.arriving(lab.a)
     arriving.unlink(missing_ok=True)
-    with Shell(lab, server) as shell, ThreadPoolExecutor() as pool:
-        shell.say("before", seconds=15)
+    command = (*ssh_command(server, lab.a.name), "cat")
+    with Shell(lab.world.cloud, *command) as shell, ThreadPoolExecutor() as pool:
+        assert shell.ask("before", seconds=15) == "before"
         download = pool.submit(lab.download, lab.a, "--limit-rate", "4M")
         wait_until(lambda: arriving.exists() and arriving.stat().st_size > 0, what="bytes", seconds=10)
         trouble(lab)
-        shell.say("after", seconds=20)
+        assert shell.ask("after", seconds=20) == "after"
         assert download.result() == lab.digest
     wait_until(
         lambda: agent.log().count("goes on over another connection") > before, what="a resume", seconds=10

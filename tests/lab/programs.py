@@ -127,7 +127,7 @@ def sshd(machine: Machine, port: int = 2222, *, max_startups: int = 10) -> SshSe
         "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
         "PermitRootLogin prohibit-password\nUseDNS no\nPrintMotd no\nLogLevel ERROR\n"
         f"MaxStartups {max_startups}\n"
-        "AllowTcpForwarding yes\nGatewayPorts no\n"
+        "AllowTcpForwarding yes\nGatewayPorts no\nSubsystem sftp internal-sftp\n"
     )
     # sshd insists on /run/sshd. A private /run leaves the host's as it is.
     script = (

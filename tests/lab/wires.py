@@ -18,6 +18,7 @@ from tests.lab.machine import Machine
 CLOUD = "198.51.100.10"  # RFC 5737, TEST-NET-2: the one address everybody can dial
 CLOUD_ROUTER = "198.51.100.1"
 SITE = "192.168.1.10"  # the same at every site
+SITE_MOVED = "192.168.1.77"  # another address that a site's router may give
 SITE_ROUTER = "192.168.1.1"
 
 
@@ -106,6 +107,19 @@ table ip lab {
     }
 }
 """
+
+
+def move_site(site: Machine, old: str, new: str) -> None:
+    """The site's machine has the address `new` from now on, as when its router gives it another lease."""
+    site.set_sysctl(ipv4__conf__all__promote_secondaries=1)
+    ip(
+        [
+            f"addr add {new}/24 dev eth0",
+            f"addr del {old}/24 dev eth0",
+            f"route replace default via {SITE_ROUTER}",
+        ],
+        namespace=site.namespace,
+    )
 
 
 def wire_pod(host: Machine, pod: Machine, *, number: int) -> None:
