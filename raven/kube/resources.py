@@ -272,7 +272,7 @@ class SliceEndpoint(Part, frozen=True):
 class EndpointSlice(Part, frozen=True):
     metadata: Meta
     address_type: str
-    endpoints: tuple[SliceEndpoint, ...]
+    endpoints: tuple[SliceEndpoint, ...] = ()  # null where nobody answers
     ports: tuple[SlicePort, ...] = ()
 
 

@@ -150,3 +150,9 @@ def test_times(seconds: float, text: str) -> None:
 
 def test_an_empty_spec_is_the_default_one() -> None:
     assert decode_untrusted(b'{"metadata": {"name": "g"}}', Gateway).spec == GatewaySpec()
+
+
+def test_a_slice_without_endpoints_is_read() -> None:
+    """So the API server answers for a slice that was made empty; unread, it would stay behind for good."""
+    text = b'{"metadata": {"name": "a"}, "addressType": "IPv4", "endpoints": null, "ports": []}'
+    assert resources.decode_untrusted(text, resources.EndpointSlice).endpoints == ()
