@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agent.options import AgentOptions
 from gateway.options import GatewayOptions
@@ -67,6 +68,17 @@ def test_exposure(installed: Path, service: str, most: float) -> None:
 def test_the_example_configurations_load() -> None:
     assert load(AgentOptions, config=str(UNITS / "agent.toml"), given={}) == AgentOptions()
     assert load(GatewayOptions, config=str(UNITS / "gateway.toml"), given={}).agents_listen.port == 443
+
+
+def test_the_configuration_for_kubernetes_loads() -> None:
+    """With everything that a cluster needs; the Service it names is one of the base."""
+    base = UNITS.parent / "kubernetes" / "base"
+    options = load(GatewayOptions, config=str(base / "gateway.toml"), given={})
+    assert options.kubernetes_enabled
+    assert options.pod_range
+    assert options.names_listen
+    services = [one["metadata"]["name"] for one in yaml.safe_load_all((base / "services.yaml").read_text())]
+    assert options.kubernetes_service in services
 
 
 def test_the_examples_in_comments_load_as_well(tmp_path: Path) -> None:
