@@ -32,6 +32,9 @@ class Pace:
     def line(self, now: float) -> bytes:
         """What to tell the next one who is turned away."""
         self._next = max(self._next, now + 1.0) + self._gap
+        if self._next > now + WAIT_MAX:
+            # Nobody heeds more. A flood of strangers may not send all who come later back at one moment.
+            self._next = now + 1.0 + self._gap
         return b"RAVEN BUSY %d\n" % min(WAIT_MAX, round(self._next - now))
 
 

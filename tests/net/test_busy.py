@@ -1,6 +1,7 @@
 """Being told to come back later: who is told when, and what an agent makes of it."""
 
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -41,6 +42,14 @@ def test_nobody_is_sent_away_for_longer_than_a_minute() -> None:
 )
 def test_anything_else_is_left_to_tls(start: bytes) -> None:
     heed_untrusted(start)
+
+
+def test_a_flood_does_not_send_those_after_it_back_at_one_moment() -> None:
+    pace = Pace(50.0)
+    for _ in range(100_000):
+        pace.line(0.0)
+    told = Counter(seconds(pace.line(1.0)) for _ in range(1000))
+    assert max(told.values()) <= 51
 
 
 @pytest.mark.parametrize("hasty", [True, False])
