@@ -17,7 +17,7 @@ from agent.options import AgentOptions
 from raven import __version__, config, log
 from raven.errors import ConfigError, RavenError
 from raven.net.daemon import exit_code, supervise
-from raven.net.proxy import EXPECTED, Off, Proxy, find_ways, parse_proxy
+from raven.net.proxy import ways_by
 from raven.net.sdnotify import Notifier
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -102,7 +102,7 @@ def join(state_dir: Path, gateway: str, proxy: str | None, token: str, node: str
 
     try:
         address = _gateway_address(gateway)
-        ways = find_ways(None if proxy is None else _proxy(proxy), os.environ)
+        ways = ways_by(proxy, os.environ)
         text = sys.stdin.readline() if token == "-" else token
         joined = trio.run(
             lambda: joining.join(
@@ -119,13 +119,6 @@ def _gateway_address(text: str) -> config.Address:
         return config.parse_dial(text)
     except ValueError as error:
         raise ConfigError(f"--gateway {text}: expected HOST:PORT; {error}") from error
-
-
-def _proxy(text: str) -> Proxy | Off:
-    try:
-        return parse_proxy(text)
-    except ValueError as error:
-        raise ConfigError(f"--proxy (hidden): expected {EXPECTED}; {error}") from error
 
 
 def _fail(error: BaseException) -> None:

@@ -19,6 +19,7 @@ from raven.diagnosis import agent_host, gateway_host, packet_host
 from raven.diagnosis.finding import Finding
 from raven.diagnosis.own_state import Role, role_of
 from raven.errors import RavenError, StateError
+from raven.net.proxy import ways_by
 from raven.net.status_socket import SnapshotRequest, ask
 from raven.status import AgentSnapshot, GatewaySnapshot
 
@@ -34,19 +35,26 @@ def doctor(
     gateways: Sequence[Address],
     target: str,
     interface: str,
+    proxy: str | None,
     json: bool,
 ) -> int:
     """Looks, prints and judges; the exit code: 0 all well, 1 something broken, 2 could not run."""
     try:
-        found = trio.run(_examine, socket, state_dir, gateways, target, interface)
+        found = trio.run(_examine, socket, state_dir, gateways, target, interface, proxy)
     except RavenError as error:
         fail(str(error))
     return findings.show(found, json=json)
 
 
 async def _examine(
-    socket: Path | None, state_dir: Path | None, gateways: Sequence[Address], target: str, interface: str
+    socket: Path | None,
+    state_dir: Path | None,
+    gateways: Sequence[Address],
+    target: str,
+    interface: str,
+    proxy: str | None,
 ) -> list[Finding]:
+    ways = ways_by(proxy, os.environ)
     snapshot, absent = await _snapshot(socket)
     directory = state_dir or STATE_DIR
     here: Path | None
@@ -86,6 +94,8 @@ async def _examine(
             interface=device,
         )
     return await agent_host.examine(
+        ways=ways,
+        by_option=proxy is not None,
         directory=here,
         snapshot=snapshot if isinstance(snapshot, AgentSnapshot) else None,
         absence=absence,

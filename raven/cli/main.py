@@ -21,6 +21,11 @@ JSON = click.option(
     default="table",
     help="A table for people, or JSON for programs.",
 )
+PROXY = click.option(
+    "--proxy",
+    metavar="URL",
+    help="HTTP proxy to dial through, as for raven-agent, or off. Without it HTTPS_PROXY counts.",
+)
 
 
 @click.group(
@@ -180,6 +185,7 @@ def events(socket: Path | None, most: int, output: str) -> None:
 @click.option(
     "--wg-interface", default="", metavar="NAME", help="The packet lane's device. [raven0, raven-gw]"
 )
+@PROXY
 @JSON
 @click.pass_obj
 def doctor(
@@ -189,6 +195,7 @@ def doctor(
     gateways: tuple[str, ...],
     target: str,
     wg_interface: str,
+    proxy: str | None,
     output: str,
 ) -> None:
     """Check every hop that can be seen from here, and name the first broken one.
@@ -205,6 +212,7 @@ def doctor(
             gateways=[_dialled(text) for text in gateways],
             target=target,
             interface=wg_interface,
+            proxy=proxy,
             json=output == "json",
         )
     )
@@ -219,8 +227,9 @@ def doctor(
     show_default=True,
     help="UDP port of the gateway's packet lane (its --wg-listen).",
 )
+@PROXY
 @JSON
-def netcheck(gateway: str, wg_port: int, output: str) -> None:
+def netcheck(gateway: str, wg_port: int, proxy: str | None, output: str) -> None:
     """Try what this network lets through towards the gateway at HOST:P.
 
     For an edge where nothing is installed yet: needs no daemon, no token and no root. Prints the pin of the
@@ -229,7 +238,7 @@ def netcheck(gateway: str, wg_port: int, output: str) -> None:
     """
     from raven.cli import netcheck
 
-    sys.exit(netcheck.netcheck(_dialled(gateway), wg_port=wg_port, json=output == "json"))
+    sys.exit(netcheck.netcheck(_dialled(gateway), wg_port=wg_port, proxy=proxy, json=output == "json"))
 
 
 @cli.group()

@@ -9,6 +9,7 @@ from raven.config import Address
 from raven.diagnosis import judge, lanes, packet_host, target, way
 from raven.diagnosis.finding import Finding
 from raven.diagnosis.own_state import NEW_CERTIFICATE, OwnState, read_state
+from raven.net.proxy import DIRECT, Proxy, Ways
 from raven.spans import age
 from raven.status import AgentSnapshot
 
@@ -21,20 +22,29 @@ async def examine(
     gateways: Sequence[Address],
     wanted: str,
     interface: str,
+    ways: Ways = DIRECT,
+    by_option: bool = False,
 ) -> list[Finding]:
     """Everything; `directory` None where nobody joined, `absence` says why there is no `snapshot`.
 
     `gateways` replace those of the state, `wanted` is a target or "". RefusedError for one that is none.
+    Gateways are dialled as the running agent does; by `ways` where there is none, or `by_option`.
     """
     state = read_state(directory, "agent") if directory is not None else None
     node = snapshot.node if snapshot is not None else state.agent.node if state and state.agent else ""
     asked = target.parse(wanted, node or "node") if wanted else None
     found = list(state.findings) if state is not None else []
     dialled, spoiled = _gateways(gateways, snapshot, state)
-    contacts = await way.to(dialled, ca=state.ca if state else None)
+    told = snapshot if not by_option else None
+    contacts = await way.to(
+        dialled, ca=state.ca if state else None, ways=lambda gateway: _ways(gateway, ways, told)
+    )
     found += spoiled
     found += way.findings(
-        contacts, ca=state.ca if state else None, cluster=state.agent.cluster if state and state.agent else ""
+        contacts,
+        ca=state.ca if state else None,
+        cluster=state.agent.cluster if state and state.agent else "",
+        password_known=told is None,
     )
     if state is not None and state.leaf is not None:
         found.append(
@@ -76,6 +86,18 @@ def _gateways(
             step = "correct --gateway, or join again"
             spoiled.append(Finding(hop="name", result="broken", about=text, said=str(error), next=step))
     return dialled, spoiled
+
+
+def _ways(gateway: Address, ours: Ways, told: AgentSnapshot | None) -> Ways:
+    """How the agent dials `gateway`, as far as it tells: its environment is not the one of this command."""
+    known = [uplink.proxy for uplink in told.uplinks if uplink.gateway == str(gateway)] if told else []
+    if not known:
+        return ours
+    if not known[0]:
+        return DIRECT
+    if ours.proxy is not None and str(ours.proxy) == known[0]:
+        return Ways(ours.proxy)
+    return Ways(Proxy.parse(known[0]))
 
 
 async def _packets(snapshot: AgentSnapshot | None, interface: str) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Goes the way to a gateway as a stranger: DNS, TCP to each address, TLS up to its join greeting.
+"""Goes the way to a gateway as a stranger: DNS, TCP to each address or a proxy, TLS up to its join greeting.
 
 Says nothing but ALPN raven-join/1, so it needs no identity, disturbs no tunnel of the node, and learns the
 gateway's CA, certificate and clock. The gateway counts it as one join that was broken off ("join-closed").
@@ -12,15 +12,19 @@ import os
 import socket
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import trio
 
 from raven.config import Address
 from raven.control.messages import JoinHello
-from raven.diagnosis.evidence import TIMED_OUT, Attempt, Contact, Lookup, Shown
+from raven.diagnosis.evidence import TIMED_OUT, Attempt, Contact, Lookup, Proxied, Shown
 from raven.errors import PeerError
+from raven.net.busy import heed_untrusted
+from raven.net.dial import dial
 from raven.net.join_channel import JoinChannel
+from raven.net.proxy import DIRECT, Proxy, Ways
 from raven.net.tls import JOIN_ALPN, JOIN_NAME, join_context
 from raven.net.tls_stream import client_handshake
 
@@ -32,11 +36,13 @@ _IP_MTU: Final = 14  # linux/in.h; the socket module has no name for it
 _IPV6_MTU: Final = 24  # linux/in6.h
 
 
-async def meet(gateway: Address, *, greet: bool = True, known: str = "") -> Contact:
+async def meet(gateway: Address, *, greet: bool = True, known: str = "", ways: Ways = DIRECT) -> Contact:
     """The way to `gateway`, as far as it goes; nothing on it raises.
 
     `known` is the `ca_label` of the CA that this host trusts: while a gateway has two, it shows that one.
     """
+    if (proxy := ways.proxy_for(*gateway)) is not None:
+        return await _through(proxy, gateway, ways, known if greet else None)
     lookups = () if is_numeric(gateway.host) else await look_up(gateway.host)
     found = [address for lookup in lookups for address in lookup.addresses] or (
         [gateway.host] if is_numeric(gateway.host) else []
@@ -52,6 +58,23 @@ async def meet(gateway: Address, *, greet: bool = True, known: str = "") -> Cont
     finally:
         for stream in streams.values():
             await trio.aclose_forcefully(stream)
+
+
+async def _through(proxy: Proxy, gateway: Address, ways: Ways, known: str | None) -> Contact:
+    """As `meet`, through the proxy; with `known` None no further than its yes."""
+    contact = Contact(host=gateway.host, port=gateway.port)
+    began = trio.current_time()
+    try:
+        stream = await dial(*gateway, ways=ways)
+        source = str(stream.socket.getsockname()[0])
+    except PeerError as error:
+        return replace(contact, proxied=Proxied(proxy=str(proxy), reason=error.reason, problem=str(error)))
+    took = trio.current_time() - began
+    contact = replace(contact, proxied=Proxied(proxy=str(proxy), seconds=took, source=source))
+    try:
+        return contact if known is None else await _greeted(contact, stream, known)
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 def is_numeric(host: str) -> bool:
@@ -140,9 +163,14 @@ def known_path_mtu(sock: trio.socket.SocketType | socket.socket) -> int | None:
 async def _greeted(contact: Contact, transport: trio.SocketStream, known: str) -> Contact:
     began = trio.current_time()
     try:
-        source = str(Address(*transport.socket.getsockname()[:2]))
+        # The gateway sees the proxy, which says nothing about translation of our own address.
+        source = "" if contact.proxied else str(Address(*transport.socket.getsockname()[:2]))
         stream = await client_handshake(
-            transport, join_context(), server_hostname=known or JOIN_NAME, timeout=GREET_MAX
+            transport,
+            join_context(),
+            server_hostname=known or JOIN_NAME,
+            timeout=GREET_MAX,
+            look=heed_untrusted,
         )
         try:
             if stream.selected_alpn_protocol() != JOIN_ALPN:
@@ -154,7 +182,7 @@ async def _greeted(contact: Contact, transport: trio.SocketStream, known: str) -
         if not isinstance(hello, JoinHello):
             raise PeerError("bad-join", "it did not begin with a join-hello")
     except PeerError as error:
-        return _with(contact, tls_reason=error.reason, tls_problem=str(error))
+        return replace(contact, tls_reason=error.reason, tls_problem=str(error))
     took = trio.current_time() - began
     shown = Shown(
         ca_pem=hello.ca_pem,
@@ -165,18 +193,4 @@ async def _greeted(contact: Contact, transport: trio.SocketStream, known: str) -
         source=source,
         seen_as=hello.seen_as,
     )
-    return _with(contact, shown=shown)
-
-
-def _with(
-    contact: Contact, *, tls_reason: str = "", tls_problem: str = "", shown: Shown | None = None
-) -> Contact:
-    return Contact(
-        host=contact.host,
-        port=contact.port,
-        lookups=contact.lookups,
-        attempts=contact.attempts,
-        tls_reason=tls_reason,
-        tls_problem=tls_problem,
-        shown=shown,
-    )
+    return replace(contact, shown=shown)

@@ -31,6 +31,17 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxied:
+    """A connection through an HTTP proxy, which looks up the gateway's name itself."""
+
+    proxy: str  # HOST:PORT
+    seconds: float | None = None  # until it let us through; None: it did not
+    reason: str = ""  # the constant word of what ended it, as of `raven.net.dial`
+    problem: str = ""
+    source: str = ""  # our address on it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
     """What a gateway shows a stranger who has said nothing but raven-join/1."""
 
@@ -39,7 +50,7 @@ class Shown:
     leaf_der: bytes = field(repr=False)
     ahead: float  # seconds its clock is ahead of ours, give or take half of `seconds`
     seconds: float  # from the start of the TLS handshake until it was seen
-    source: str = ""  # HOST:PORT of this end of the connection
+    source: str = ""  # HOST:PORT of this end of the connection; "" through a proxy
     seen_as: str = ""  # the same as the gateway sees it; "" from one that does not say
 
 
@@ -49,6 +60,7 @@ class Contact:
 
     host: str
     port: int
+    proxied: Proxied | None = None  # in place of lookups and attempts
     lookups: tuple[Lookup, ...] = ()  # empty for a numeric host
     attempts: tuple[Attempt, ...] = ()
     tls_reason: str = ""  # the constant word of what ended TLS or the greeting
@@ -62,3 +74,8 @@ class Contact:
     @property
     def connected(self) -> tuple[Attempt, ...]:
         return tuple(attempt for attempt in self.attempts if attempt.seconds is not None)
+
+    @property
+    def reached(self) -> bool:
+        """Whether there was a connection, over which TLS could be tried."""
+        return bool(self.connected) or (self.proxied is not None and self.proxied.seconds is not None)

@@ -17,7 +17,7 @@ Hop = Literal[
     "state",  # the state directory
     "certificate",  # the daemon's own, and the CA
     "registry",
-    "proxy",  # environment variables; only netcheck
+    "proxy",  # an HTTP proxy on the way; variables of the environment in netcheck only
     "name",  # DNS
     "tcp",
     "nat",  # address translation on the way; only netcheck

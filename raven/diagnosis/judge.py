@@ -11,7 +11,7 @@ from typing import Final
 
 from cryptography import x509
 
-from raven.diagnosis.evidence import TIMED_OUT, Attempt, Contact, Lookup, Shown
+from raven.diagnosis.evidence import TIMED_OUT, Attempt, Contact, Lookup, Proxied, Shown
 from raven.diagnosis.finding import Finding
 from raven.errors import PeerError
 from raven.pki.certificate import Leaf, check_leaf_untrusted, pin_of, read_ca_untrusted
@@ -24,6 +24,29 @@ SKEW_NOTED: Final = 30.0  # seconds; less is a clock that NTP will catch, or a s
 
 _REFUSED: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
 _NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN})
+
+
+def proxy(proxied: Proxied, gateway: str, *, password_known: bool = True) -> Finding:
+    """The HTTP proxy on the way to `gateway`, which this host may not know the password of."""
+    if proxied.seconds is not None:
+        said = f"the proxy {proxied.proxy} lets CONNECT pass, after {proxied.seconds * 1e3:.1f} ms"
+        return Finding(hop="proxy", result="ok", about=gateway, said=said)
+    if proxied.reason == "proxy-auth" and not password_known:
+        said = f"{proxied.problem}; the agent's own are not known here"
+        step = "`--proxy http://USER:PASSWORD@HOST:PORT`, or the same as HTTPS_PROXY, tries them"
+        return Finding(hop="proxy", result="unknown", about=gateway, said=said, next=step)
+    step = _PROXY_STEPS.get(proxied.reason, "compare the proxy with the settings of other programs here")
+    said = proxied.problem
+    return Finding(hop="proxy", result="broken", about=gateway, said=said, next=step.format(gateway=gateway))
+
+
+_PROXY_STEPS: Final = {
+    "proxy-lookup": "compare the proxy's name with the settings of other programs here",
+    "proxy-connect": "compare the proxy's host and port with the settings of other programs here",
+    "proxy-auth": "give raven-agent --proxy http://USER:PASSWORD@HOST:PORT, or the same as HTTPS_PROXY",
+    "proxy-forbids": "ask the proxy's owner to allow CONNECT to {gateway}",
+    "proxy-target": "compare {gateway} with the join command; the proxy's log says why it does not get there",
+}
 
 
 def name(contact: Contact) -> list[Finding]:
@@ -90,7 +113,7 @@ def tls(
 
     `now` is the moment by the gateway's own clock, which decides about its certificate.
     """
-    if not contact.connected:
+    if not contact.reached:
         return []
     shown = contact.shown
     if shown is None:
@@ -127,6 +150,8 @@ def tls(
 
 
 def _tls_step(contact: Contact) -> str:
+    if contact.tls_reason == "busy":
+        return "the gateway is there and has many to serve: look again then; an agent waits by itself"
     if contact.tls_reason in ("tls-timeout", "timeout"):
         return (
             "something accepts and then says nothing: a firewall that inspects TLS, a load balancer without"

@@ -11,12 +11,13 @@ import trio
 
 from raven.config import Address
 from raven.diagnosis import judge, way
-from raven.diagnosis.contact import meet
+from raven.diagnosis.contact import ADDRESSES_MAX, is_numeric, look_up, meet
 from raven.diagnosis.datagrams import Heard, probe
 from raven.diagnosis.evidence import Contact, Shown
 from raven.diagnosis.finding import Finding
 from raven.diagnosis.packet_host import OVERHEAD
 from raven.errors import PeerError
+from raven.net.proxy import DIRECT, Ways
 from raven.pki.certificate import check_leaf_untrusted, read_ca_untrusted
 from raven.pki.identity import Role
 
@@ -25,11 +26,13 @@ DEVICE_MTU: Final = 1420  # bytes; what raven-wg gives its device
 _WITH_PASSWORD = re.compile(r"(?<=//)[^/@]*@")
 
 
-async def examine(gateway: Address, *, wg_port: int, environment: Mapping[str, str]) -> list[Finding]:
-    """Everything between here and `gateway`; `wg_port` is its UDP port."""
-    contact = await meet(gateway)
+async def examine(
+    gateway: Address, *, wg_port: int, environment: Mapping[str, str], ways: Ways = DIRECT
+) -> list[Finding]:
+    """Everything between here and `gateway`, dialled as an agent would; `wg_port` is its UDP port."""
+    contact = await meet(gateway, ways=ways)
     found = way.findings([contact], ca=None, cluster="")
-    found += proxies(environment, needed=not contact.connected)
+    found += proxies(environment, contact)
     found += families(contact)
     if contact.shown is not None:
         found += translation(contact.shown)
@@ -41,16 +44,29 @@ async def examine(gateway: Address, *, wg_port: int, environment: Mapping[str, s
         heard.append(await probe(address, wg_port))
 
     async with trio.open_nursery() as nursery:
-        for attempt in contact.attempts:
-            nursery.start_soon(one, attempt.address.rpartition(":")[0].strip("[]"))
+        for address in await _addresses(contact):
+            nursery.start_soon(one, address)
+    if not heard and contact.proxied is not None:
+        said = f"{contact.host} cannot be looked up here, and UDP takes no HTTP proxy; streams do without"
+        found.append(Finding(hop="udp", result="unknown", about=contact.name, said=said))
     for each in sorted(heard, key=lambda each: each.address):
         found.append(datagrams(each))
         found += path_mtu(each)
     return found
 
 
-def proxies(environment: Mapping[str, str], *, needed: bool) -> list[Finding]:
+async def _addresses(contact: Contact) -> list[str]:
+    """Where datagrams for the gateway go."""
+    if contact.proxied is None:
+        return [attempt.address.rpartition(":")[0].strip("[]") for attempt in contact.attempts]
+    if is_numeric(contact.host):
+        return [contact.host]
+    return [address for lookup in await look_up(contact.host) for address in lookup.addresses][:ADDRESSES_MAX]
+
+
+def proxies(environment: Mapping[str, str], contact: Contact) -> list[Finding]:
     """Proxy variables that are set, passwords left out."""
+    straight = contact.proxied is None
     found = []
     for name in PROXIES:
         value = environment.get(name) or environment.get(name.lower())
@@ -58,10 +74,16 @@ def proxies(environment: Mapping[str, str], *, needed: bool) -> list[Finding]:
             continue
         said = f"set to {_WITH_PASSWORD.sub('...@', value)}"
         step = ""
-        if needed and name != "NO_PROXY":
-            step = "this network may want that proxy for everything; this check and a join dial directly"
+        if straight and not contact.reached and name != "NO_PROXY":
+            step = (
+                f"--proxy off or NO_PROXY keeps {contact.name} from it: this check and an agent dial straight"
+                if name == "HTTPS_PROXY"
+                else "an agent heeds HTTPS_PROXY and --proxy only: give that proxy as --proxy"
+            )
         found.append(Finding(hop="proxy", result="note", about=name, said=said, next=step))
-    return found or [Finding(hop="proxy", result="ok", said="no proxy variables are set")]
+    if not found and straight:
+        return [Finding(hop="proxy", result="ok", said="no proxy variables are set")]
+    return found
 
 
 def translation(shown: Shown) -> list[Finding]:

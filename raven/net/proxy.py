@@ -74,6 +74,15 @@ def parse_proxy(text: str) -> Proxy | Off:
     return "off" if text == "off" else Proxy.parse(text)
 
 
+def ways_by(text: str | None, environment: Mapping[str, str]) -> Ways:
+    """`find_ways` for the text of --proxy on a command line; ConfigError, which never repeats it."""
+    try:
+        option = None if text is None else parse_proxy(text)
+    except ValueError as error:
+        raise ConfigError(f"--proxy (hidden): expected {EXPECTED}; {error}") from error
+    return find_ways(option, environment)
+
+
 def find_ways(option: Proxy | Off | None, environment: Mapping[str, str]) -> Ways:
     """What --proxy says, or else HTTPS_PROXY; NO_PROXY makes exemptions of either.
 

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from raven.diagnosis import judge
-from raven.diagnosis.evidence import TIMED_OUT, Attempt, Contact, Lookup, Shown
+from raven.diagnosis.evidence import TIMED_OUT, Attempt, Contact, Lookup, Proxied, Shown
 from raven.diagnosis.finding import Finding
 from raven.pki.certificate import Leaf
 from raven.pki.renewal import GRACE, LEAF_LIFE
@@ -153,3 +153,16 @@ def test_a_certificate_through_its_life(age: float, result: str, said: str, step
     assert found.result == result
     assert said in found.said
     assert step in found.next
+
+
+@pytest.mark.parametrize(
+    ("reason", "known", "result"),
+    [("proxy-auth", True, "broken"), ("proxy-auth", False, "unknown"), ("proxy-forbids", False, "broken")],
+)
+def test_what_a_proxy_said(reason: str, known: bool, result: str) -> None:
+    proxied = Proxied(proxy="proxy:3128", reason=reason, problem="the proxy proxy:3128 says no")
+    found = judge.proxy(proxied, "gw:443", password_known=known)
+    assert (found.hop, found.about, found.result) == ("proxy", "gw:443", result)
+    assert found.said.startswith(proxied.problem)
+    assert found.next
+    assert "{" not in found.next

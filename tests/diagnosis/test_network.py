@@ -6,7 +6,7 @@ import pytest
 
 from raven.diagnosis import network
 from raven.diagnosis.datagrams import Heard, probe
-from raven.diagnosis.evidence import Attempt, Contact, Shown
+from raven.diagnosis.evidence import Attempt, Contact, Proxied, Shown
 from raven.pki.renewal import LEAF_LIFE
 from tests.diagnosis.test_judge import der
 from tests.pki.material import make_authority, make_key, seeded
@@ -14,11 +14,21 @@ from tests.pki.material import make_authority, make_key, seeded
 
 def test_proxies_are_shown_without_their_passwords() -> None:
     environment = {"https_proxy": "http://me:secret@proxy:3128", "NO_PROXY": "localhost", "PATH": "/bin"}
-    first, second = network.proxies(environment, needed=True)
+    contact = Contact(host="gw", port=443)
+    first, second = network.proxies(environment, contact)
     assert (first.about, first.said) == ("HTTPS_PROXY", "set to http://...@proxy:3128")
-    assert "dial directly" in first.next
+    assert "NO_PROXY keeps gw:443 from it" in first.next
     assert (second.about, second.next) == ("NO_PROXY", "")
-    assert network.proxies({}, needed=True)[0].result == "ok"
+    (other,) = network.proxies({"ALL_PROXY": "proxy:1"}, contact)
+    assert "give that proxy as --proxy" in other.next
+    assert network.proxies({}, contact)[0].result == "ok"
+
+
+def test_a_proxy_on_the_way_is_no_matter_of_variables() -> None:
+    contact = Contact(host="gw", port=443, proxied=Proxied(proxy="proxy:3128", reason="proxy-connect"))
+    assert network.proxies({}, contact) == []
+    (found,) = network.proxies({"HTTPS_PROXY": "http://proxy:3128"}, contact)
+    assert (found.result, found.next) == ("note", "")
 
 
 @pytest.mark.parametrize(

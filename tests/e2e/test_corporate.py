@@ -5,10 +5,12 @@ site-a ── nat-a ──✂── cloud (gateway, 10262)
                           nginx :443, by server name ──▶ cloud, with a PROXY protocol header
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +110,35 @@ def test_the_environment_is_enough(office: Office) -> None:
     finally:
         variables.pop("HTTPS_PROXY")
         variables.pop("NO_PROXY", None)
+
+
+def test_the_checks_go_the_same_way(office: Office) -> None:
+    """netcheck and doctor meet the gateway through the proxy, and only there."""
+
+    def told(*command: str) -> dict[str, Any]:
+        ran = office.site.machine.run("ravenctl", *command, "-o", "json", check=False, seconds=40)
+        assert PASSWORD not in ran.out + ran.err
+        answer: dict[str, Any] = json.loads(ran.out)
+        return answer
+
+    def results(told: dict[str, Any], hop: str) -> list[str]:
+        return [found["result"] for found in told["findings"] if found["hop"] == hop]
+
+    url = f"http://me:{PASSWORD}@{PROXY}"
+    there = told("netcheck", raven.AGENTS, "--proxy", url)
+    assert there["verdict"]["well"]
+    assert (results(there, "proxy"), results(there, "tls")) == (["ok"], ["ok"])
+    assert told("netcheck", raven.AGENTS, "--proxy", "off")["verdict"]["hop"] == "tcp"
+    assert told("netcheck", raven.AGENTS, "--proxy", f"http://{PROXY}")["verdict"]["hop"] == "proxy"
+
+    agent = office.agent("checked", "--proxy", url)
+    agent.join(office.token(agent.name), "--proxy", url)
+    with running(agent):
+        office.gateway.wait_for(agent.name, lanes=("stream_lane",))
+        doctor = ("--socket", str(agent.socket), "doctor", "--state-dir", str(agent.state))
+        by_itself = told(*doctor)
+        assert (results(by_itself, "proxy"), results(by_itself, "tunnel")) == (["unknown"], ["ok"])
+        assert results(told(*doctor, "--proxy", url), "proxy") == ["ok"]
 
 
 @pytest.mark.parametrize(
