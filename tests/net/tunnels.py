@@ -45,10 +45,14 @@ class Tunnels:
 
 @asynccontextmanager
 async def tunnels(
-    accept: Handler | None = None, *, limits: Limits | None = None, tls: bool = False
+    accept: Handler | None = None,
+    *,
+    limits: Limits | None = None,
+    tls: bool = False,
+    path: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
 ) -> AsyncIterator[Tunnels]:
-    """Two running tunnels; `accept` handles what the left one opens."""
-    left, right = await tls_pair() if tls else trio.testing.memory_stream_pair()
+    """Two running tunnels, over `path` where given; `accept` handles what the left one opens."""
+    left, right = path or (await tls_pair() if tls else trio.testing.memory_stream_pair())
     async with trio.open_nursery() as nursery:
         both = Tunnels(left, right, limits, nursery)
         await both.start(both.left, None)
