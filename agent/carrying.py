@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 import trio
 
@@ -16,6 +17,11 @@ from raven.net.path_changes import PathChanges, source_address
 from raven.net.tls import Peer
 from raven.net.tls_stream import TLSStream
 from raven.net.tunnel import Carriage, Tunnel
+
+# Seconds a connection lives to count as one, and how many in a row may be briefer: whoever cuts each as soon
+# as it is up must not make us dial without a pause.
+LASTING: Final = 10.0
+BRIEF_MAX: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,10 @@ class Carrying:
     async def run(self, tunnel: Tunnel, reached: Reached, changes: PathChanges | None) -> Reached | None:
         """Until cancelled, or until the gateway begins anew: the connection on which it does."""
         attempts = 0
+        brief, since = (
+            0,
+            trio.current_time(),
+        )  # connections in a row that did not last; when the last one came
         while True:
             if tunnel.suspended_since is None and reached.is_best:
                 attempts = 0
@@ -54,13 +64,18 @@ class Carrying:
                 continue
             if tunnel.suspended_since is not None:
                 self.broke()
+            if brief >= BRIEF_MAX:
+                with trio.move_on_after(self.backoff(brief - BRIEF_MAX)):
+                    await _trouble(tunnel, changes)
             try:
                 newer = await self.reach()
             except RavenError as error:
                 self.problem(str(error))
             else:
                 if await tunnel.carry(newer.carriage):
-                    reached = newer
+                    now = trio.current_time()
+                    brief = brief + 1 if now - since < LASTING else 0
+                    reached, since = newer, now
                     self.returned()
                     continue
                 if tunnel.unresumed is not None:
