@@ -36,7 +36,7 @@ from raven.errors import PeerError, RavenError
 from raven.mux.connection import Limits
 from raven.mux.keepalive import Keepalive
 from raven.net.backoff import backoff
-from raven.net.busy import Busy, heed_untrusted
+from raven.net.busy import WAIT_MAX, Busy, heed_untrusted
 from raven.net.dial import dial
 from raven.net.path_changes import PathChanges
 from raven.net.proxy import DIRECT, Ways
@@ -124,7 +124,7 @@ class Uplink:
                 await self._stand_by(str(error))
                 continue
             except Busy as error:
-                # No failure: the gateway is there. What it says spreads those who come.
+                # No failure: the gateway is there, or will be. What it says spreads those who come.
                 self._now("down", f"gateway {self.address}: {error}")
                 await trio.sleep(error.seconds + self.chance())
                 continue
@@ -202,6 +202,10 @@ class Uplink:
                 await self._serve(tunnel, reached)
             finally:
                 self.claims.give_up(self)
+            if tunnel.back:
+                away = Busy(min(WAIT_MAX, tunnel.back), why="is shutting down")
+                self._log.info("disconnected", gateway=str(self.address), why=str(away))
+                raise away
             return f"gateway {self.address} said goodbye"
         except (Elsewhere, Busy):
             raise

@@ -268,7 +268,10 @@ class Gateway:
         with trio.move_on_after(self.options.drain_seconds):
             async with trio.open_nursery() as nursery:
                 for live in self.table.connected():
-                    nursery.start_soon(live.tunnel.drain, "the gateway is shutting down")
+                    # Those without streams leave at once, and find the next process one after the other.
+                    back = self.server.pace.seconds(trio.current_time())
+                    drain = partial(live.tunnel.drain, back=back)
+                    nursery.start_soon(drain, "the gateway is shutting down")
 
     async def _serve_metrics(self, listeners: list[trio.SocketListener]) -> None:
         from raven import metrics

@@ -107,15 +107,18 @@ class Connection(Streams):
         """Sends a PING; the token that its Pong will carry."""
         return self._ping(now)
 
-    def go_away(self, code: EndCode, message: str) -> None:
-        """No new streams from now on. Any other code than SHUTDOWN ends the connection: flush, then close."""
+    def go_away(self, code: EndCode, message: str, *, back: int = 0) -> None:
+        """No new streams from now on; the peer may be back after `back` seconds, 0 says nothing about it.
+
+        Any other code than SHUTDOWN ends the connection: flush, then close.
+        """
         if self.ended:
             return
         self.going_away = self._said_go_away = True
         if code is not EndCode.SHUTDOWN:
             self.ended = True
             self._outbox.clear()
-        self._outbox.control(frames.encode_go_away(code, message))
+        self._outbox.control(frames.encode_go_away(code, message, back=back))
 
     # Transports -----------------------------------------------------------------------------------
 
@@ -289,11 +292,11 @@ class Connection(Streams):
             self._events.append(Pong(token, rtt))
 
     def _on_go_away(self, _: StreamId, payload: memoryview, now: float) -> None:
-        number, message = frames.decode_code_untrusted(payload)
+        number, back, message = frames.decode_go_away_untrusted(payload)
         code = frames.end_code(number)
         self.going_away = True
         if code is EndCode.SHUTDOWN:
-            self._events.append(GoAwayReceived(code, message))
+            self._events.append(GoAwayReceived(code, message, back))
         else:
             self._end(
                 PeerError("ended-by-peer", f"the other end gave up ({code.name}): {message}"), tell=False

@@ -83,6 +83,7 @@ class GoAwayReceived:
 
     code: EndCode
     message: str
+    back: int = 0  # seconds until we may dial again, by the peer's wish; 0 when it does not say
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ UTF-8. `stream` 0 is the connection itself. Streams are numbered in the order th
     7 DATAGRAMS flow    segment size u16, segments of that size, the last may be short  3 to 2 + 64 KiB
     8 PING      0       token u32, received u64, pause u16                              14
     9 PONG      0       token u32 of the PING, received u64                             12
-    10 GOAWAY   0       code u32, message                                               4 to 4 + 1 KiB
+    10 GOAWAY   0       code u32, back u16, message                                     6 to 6 + 1 KiB
     11 RESUME   0       connection u128, transport u32, received u64                    28
     12 CONTROL  0       flags u8 (1: the message ends here), a piece of a message       1 to 1 + 16 KiB
     13 ACK      0       received u64                                                    8
@@ -38,7 +38,8 @@ Rules. Breaking one ends the connection (GOAWAY code 1, then close), unless it s
   frame for a stream that was never opened breaks the protocol.
 - PING is answered by PONG, ahead of everything else. The receiver may drop PONGs it cannot send in time.
 - GOAWAY (SHUTDOWN): OPENs from now on are answered with RESET (GOING_AWAY), streams that are there may
-  finish; then its sender closes. Any other code: the connection is over.
+  finish; then its sender closes. Any other code: the connection is over. `back`: after how many seconds the
+  receiver may dial again, so that not all who are told do at once; 0 when the sender does not say.
 - CONTROL messages are cut into pieces of at most 16 KiB, so that no frame holds up a PONG; pieces of two
   messages do not mix. A message has at most 1 MiB.
 - DATAGRAMS are not reliable: either end may drop a run when it has no room. `flow` is the business of the
@@ -112,6 +113,8 @@ _open = Struct(">BI")
 # - window: u32
 _credit = Struct(">QI")
 _u16 = Struct(">H")
+# - code: u32; back: u16, seconds; then the message
+_go_away = Struct(">IH")
 # - token: u32
 # - received: u64
 # - pause: u16
@@ -134,7 +137,7 @@ _LENGTHS: Final = {
     FrameType.DATAGRAMS: (3, 2 + DATAGRAMS_MAX),
     FrameType.PING: (14, 14),
     FrameType.PONG: (12, 12),
-    FrameType.GOAWAY: (4, 4 + MESSAGE_MAX),
+    FrameType.GOAWAY: (6, 6 + MESSAGE_MAX),
     FrameType.RESUME: (28, 28),
     FrameType.CONTROL: (1, 1 + CONTROL_PIECE_MAX),
     FrameType.ACK: (8, 8),
@@ -278,8 +281,9 @@ def encode_resume(connection: bytes, *, transport: int, received: int) -> bytes:
     return encode(FrameType.RESUME, 0, _resume.pack(connection, transport, received))
 
 
-def encode_go_away(code: int, message: str) -> bytes:
-    return encode(FrameType.GOAWAY, 0, _u32.pack(code) + _text(message))
+def encode_go_away(code: int, message: str, *, back: int = 0) -> bytes:
+    """`back` in seconds, at most 65,535."""
+    return encode(FrameType.GOAWAY, 0, _go_away.pack(code, back) + _text(message))
 
 
 def encode_control(message: bytes) -> list[bytes]:
@@ -318,8 +322,14 @@ def decode_credit_untrusted(payload: memoryview) -> tuple[int, int]:
 
 
 def decode_code_untrusted(payload: memoryview) -> tuple[int, str]:
-    """code, message of RESET or GOAWAY"""
+    """code, message of RESET"""
     return _u32.unpack_from(payload)[0], str(payload[4:], "utf-8", "replace")
+
+
+def decode_go_away_untrusted(payload: memoryview) -> tuple[int, int, str]:
+    """code, seconds until the receiver may be back, message"""
+    code, back = _go_away.unpack_from(payload)
+    return code, back, str(payload[_go_away.size :], "utf-8", "replace")
 
 
 def decode_datagrams_untrusted(payload: memoryview) -> tuple[int, bytes]:

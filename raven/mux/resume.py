@@ -54,7 +54,7 @@ class Greeting:
         length = frames.HEADER_LEN + int.from_bytes(head[:3], "big")
         for _, _, payload in frames.FrameDecoder().feed_untrusted(bytes(head[:length])):
             if frame_type == FrameType.GOAWAY:
-                code, message = frames.decode_code_untrusted(payload)
+                code, _, message = frames.decode_go_away_untrusted(payload)
                 name = frames.end_code(code).name
                 raise PeerError("ended-by-peer", f"the other end gave up ({name}): {message}")
             self.resume = Resume(*frames.decode_resume_untrusted(payload))

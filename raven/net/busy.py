@@ -2,7 +2,8 @@
 
 One line in clear, sent at accept, before TLS has cost anything. Nobody signs it, so it is a wish: an agent
 heeds it up to WAIT_MAX, and whoever could forge it could as well cut the connection. Each one who is turned
-away gets a time of its own, so that all together they come no faster than they can be served.
+away gets a time of its own, so that all together they come no faster than they can be served. A gateway
+that shuts down asks its agents for the same, in the GOAWAY of each tunnel.
 """
 
 import re
@@ -17,8 +18,8 @@ _LINE: Final = re.compile(rb"RAVEN BUSY ([0-9]{1,2})\n")
 class Busy(PeerError):
     """The gateway asks to come back later."""
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__("busy", f"it is busy, and asks to come back in {seconds} s")
+    def __init__(self, seconds: int, *, why: str = "is busy") -> None:
+        super().__init__("busy", f"it {why}, and asks to come back in {seconds} s")
         self.seconds = seconds
 
 
@@ -29,13 +30,17 @@ class Pace:
         self._gap = 1.0 / rate  # seconds
         self._next = 0.0  # monotonic seconds
 
-    def line(self, now: float) -> bytes:
-        """What to tell the next one who is turned away."""
+    def seconds(self, now: float) -> int:
+        """When the next one shall come back."""
         self._next = max(self._next, now + 1.0) + self._gap
         if self._next > now + WAIT_MAX:
             # Nobody heeds more. A flood of strangers may not send all who come later back at one moment.
             self._next = now + 1.0 + self._gap
-        return b"RAVEN BUSY %d\n" % min(WAIT_MAX, round(self._next - now))
+        return min(WAIT_MAX, round(self._next - now))
+
+    def line(self, now: float) -> bytes:
+        """What to tell the next one who is turned away."""
+        return b"RAVEN BUSY %d\n" % self.seconds(now)
 
 
 def heed_untrusted(start: bytes) -> None:

@@ -15,10 +15,12 @@ from cryptography import x509
 
 from raven.control.messages import JoinAccepted, JoinHello, JoinRefused, JoinRequest
 from raven.errors import PeerError, RefusedError
+from raven.net.busy import Busy, heed_untrusted
 from raven.net.dial import dial
 from raven.net.join_channel import STEP_TIMEOUT, ByteStream, JoinChannel
 from raven.net.proxy import DIRECT, Ways
-from raven.net.tls import JOIN_ALPN, JOIN_NAME, handshake_problem, join_context
+from raven.net.tls import JOIN_ALPN, JOIN_NAME, join_context
+from raven.net.tls_stream import HandshakeFailed, TLSStream, client_handshake
 from raven.pki.certificate import check_leaf_untrusted, pin_of, read_ca_untrusted
 from raven.pki.csr import Key, key_hash, make_csr
 from raven.pki.identity import Role
@@ -144,28 +146,27 @@ def _check_gateway_untrusted(
     return ca, moment
 
 
-async def _dial(host: str, port: int, shown: str, ways: Ways) -> trio.SSLStream[trio.SocketStream]:
+async def _dial(host: str, port: int, shown: str, ways: Ways) -> TLSStream:
     try:
         transport = await dial(host, port, ways=ways)
     except PeerError as error:
         raise PeerError("unreachable", f"{shown} cannot be reached: {error}") from error
-    stream = trio.SSLStream(transport, join_context(), server_hostname=JOIN_NAME)
     try:
-        await _shake_hands(stream, shown)
-    except BaseException:
-        await trio.aclose_forcefully(transport)
-        raise
-    return stream
-
-
-async def _shake_hands(stream: trio.SSLStream[trio.SocketStream], shown: str) -> None:
-    try:
-        with trio.fail_after(_HANDSHAKE_TIMEOUT):
-            await stream.do_handshake()
-    except trio.TooSlowError as error:
-        message = f"{shown} accepts connections, but does not shake hands within {_HANDSHAKE_TIMEOUT:.0f} s"
-        raise PeerError("handshake-timeout", message) from error
-    except trio.BrokenResourceError as error:
-        raise PeerError("handshake", f"{shown}: {handshake_problem(error)}") from error
+        stream = await client_handshake(
+            transport,
+            join_context(),
+            server_hostname=JOIN_NAME,
+            timeout=_HANDSHAKE_TIMEOUT,
+            look=heed_untrusted,
+        )
+    except HandshakeFailed as error:
+        if error.reason == "tls-timeout":
+            text = f"{shown} accepts connections, but does not shake hands within {_HANDSHAKE_TIMEOUT:.0f} s"
+            raise PeerError("handshake-timeout", text) from error
+        raise PeerError("handshake", f"{shown}: {error}") from error
+    except Busy as error:
+        raise PeerError(error.reason, f"{shown}: {error}") from error
     if stream.selected_alpn_protocol() != JOIN_ALPN:
+        await trio.aclose_forcefully(stream)
         raise PeerError("wrong-alpn", f"{shown} speaks TLS, but not {JOIN_ALPN}; is it a Raven gateway?")
+    return stream

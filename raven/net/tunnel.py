@@ -70,6 +70,7 @@ class Tunnel:
         self.bytes_in = 0
         self.bytes_out = 0
         self.lost: TunnelLost | None = None
+        self.back: int = 0  # seconds to stay away for, as the peer asked with its GOAWAY; 0 when it did not
         self.connection = Connection(
             initiator=initiator, now=trio.current_time(), limits=limits, keepalive=keepalive
         )
@@ -96,7 +97,7 @@ class Tunnel:
             ControlReceived: self._on_control,
             DatagramsReceived: self._on_datagrams,
             Pong: self._on_pong,
-            GoAwayReceived: lambda event: None,
+            GoAwayReceived: self._on_go_away,
             Suspended: self._on_suspended,
             ConnectionEnded: self._on_ended,
         }
@@ -178,13 +179,13 @@ class Tunnel:
         self._check()
         return answer.rtt
 
-    async def drain(self, message: str) -> None:
-        """Tells the peer we go away; returns, and so does `run`, when the streams have finished or the
-        tunnel is lost. The caller bounds the time.
+    async def drain(self, message: str, *, back: int = 0) -> None:
+        """Tells the peer we go away, and may be dialled again after `back` seconds; returns, and so does
+        `run`, when the streams have finished or the tunnel is lost. The caller bounds the time.
         """
         if not self._leaving:
             self._leaving = True
-            self.connection.go_away(EndCode.SHUTDOWN, message)
+            self.connection.go_away(EndCode.SHUTDOWN, message, back=back)
             self.flush()
             self._transports.change()
         await self._finished.wait()
@@ -349,6 +350,9 @@ class Tunnel:
         if event.token in self._pings:
             self._pings[event.token].rtt = event.rtt
             self._pings[event.token].set()
+
+    def _on_go_away(self, event: GoAwayReceived) -> None:
+        self.back = event.back
 
     def _on_suspended(self, event: Suspended) -> None:
         if not self._transports.known:

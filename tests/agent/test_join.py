@@ -419,6 +419,23 @@ async def test_what_is_no_gateway_is_named(tmp_path: Path, handler: Handler, sen
     assert str(address) in str(caught.value)
 
 
+async def test_a_busy_gateway_is_no_stranger(tmp_path: Path) -> None:
+    async def busy(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"RAVEN BUSY 7\n")
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, busy, [listener])
+        address = Address("127.0.0.1", listener.socket.getsockname()[1])
+        with pytest.raises(
+            PeerError, match=rf"{address}: it is busy, and asks to come back in 7 s"
+        ) as caught:
+            await join(tmp_path / "agent", gateway=address, token=TOKEN.text(), node="shop-1")
+        nursery.cancel_scope.cancel()
+    assert caught.value.reason == "busy"
+
+
 async def test_a_tls_server_of_another_kind_is_named(tmp_path: Path) -> None:
     async with running(tmp_path / "gateway") as world:
         world.context.set_alpn_protocols(["h2"])

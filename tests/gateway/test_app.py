@@ -1,6 +1,7 @@
 """The gateway as a process: what a user does with it, and what strangers and accidents do to it."""
 
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -227,6 +228,22 @@ async def _load(net: Loopback, target: str) -> None:
                 await _echoed(stream, bytes(65536))
         except (trio.BrokenResourceError, AssertionError):
             return
+
+
+async def test_a_gateway_that_shuts_down_says_when_to_come_back(net: Loopback) -> None:
+    async with net.gateway() as gateway:
+        await net.join("shop-1")
+        async with net.agent("shop-1") as agent:
+            await gateway.connected("shop-1")
+            assert await gateway.stop() == 0
+
+            async def log() -> str:
+                return agent.log.read_text()
+
+            asked = re.compile(r"it is shutting down, and asks to come back in [1-9] s")
+            await until(log, lambda said: bool(asked.search(said)), "the gateway's wish")
+            async with net.gateway() as second:
+                await second.connected("shop-1")
 
 
 async def test_two_machines_with_one_identity(net: Loopback) -> None:

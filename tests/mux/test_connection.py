@@ -301,10 +301,10 @@ def test_go_away_lets_streams_finish_and_takes_no_new_ones() -> None:
     stream = pair.open()
     left, right = pair.left.connection, pair.right.connection
     crossing = left.open_stream(b"", priority=Priority.BULK)
-    right.go_away(EndCode.SHUTDOWN, "restart")
+    right.go_away(EndCode.SHUTDOWN, "restart", back=7)
     assert right.why_not_open() is RefusalCode.GOING_AWAY
     pair.run(0.5)
-    assert pair.left.of(GoAwayReceived) == [GoAwayReceived(EndCode.SHUTDOWN, "restart")]
+    assert pair.left.of(GoAwayReceived) == [GoAwayReceived(EndCode.SHUTDOWN, "restart", 7)]
     assert [event.code for event in pair.left.of(StreamReset)] == [RefusalCode.GOING_AWAY]
     assert pair.left.of(StreamReset)[0].stream == crossing
     assert left.why_not_open() is RefusalCode.GOING_AWAY

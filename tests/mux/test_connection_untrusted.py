@@ -68,7 +68,7 @@ def test_rules(wire: list[bytes], reason: str) -> None:
         assert last == b""
     else:
         [(kind, _, payload)] = frames.FrameDecoder().feed_untrusted(last)
-        code, message = frames.decode_code_untrusted(payload)
+        code, _, message = frames.decode_go_away_untrusted(payload)
         assert (kind, code) == (FrameType.GOAWAY, EndCode.PROTOCOL)
         assert message.startswith(reason)
     assert feed(connection, OPEN_3, DATA_1) == ""  # nothing counts after the end

@@ -35,7 +35,7 @@ EXAMPLES = [
         "00000e 08 00000000 00000007 0000000100000000 0019",
     ),
     (frames.encode_pong(7, received=258), "00000c 09 00000000 00000007 0000000000000102"),
-    (frames.encode_go_away(0, "bye"), "000007 0a 00000000 00000000 627965"),
+    (frames.encode_go_away(0, "bye", back=258), "000009 0a 00000000 00000000 0102 627965"),
     (
         frames.encode_resume(bytes(range(16)), transport=3, received=258),
         "00001c 0b 00000000 000102030405060708090a0b0c0d0e0f 00000003 0000000000000102",
@@ -153,6 +153,7 @@ def test_messages_fit_and_are_text(message: str) -> None:
 
 def test_strange_payloads() -> None:
     assert frames.decode_code_untrusted(memoryview(b"\0\0\0\5\xff\xfe")) == (5, "\ufffd\ufffd")
+    assert frames.decode_go_away_untrusted(memoryview(b"\0\0\0\5\0\7\xff")) == (5, 7, "\ufffd")
     assert frames.end_code(0) is EndCode.SHUTDOWN
     assert frames.end_code(99) is EndCode.INTERNAL
     with pytest.raises(PeerError, match="segments of 0 bytes"):

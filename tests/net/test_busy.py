@@ -36,6 +36,12 @@ def test_nobody_is_sent_away_for_longer_than_a_minute() -> None:
     assert seconds(b"RAVEN BUSY 99\n") == WAIT_MAX
 
 
+def test_a_gateway_that_shuts_down_asks_in_the_same_pace() -> None:
+    pace = Pace(50.0)
+    told = [pace.seconds(100.0) for _ in range(1000)]
+    assert (told == sorted(told), min(told) >= 1, max(told)) == (True, True, 21)
+
+
 @pytest.mark.parametrize(
     "start",
     [b"", b"\x16\x03\x03\x00\x7a\x02", b"RAVEN", b"RAVEN BUSY 7", b"RAVEN BUSY -1\n", b"RAVEN BUSY 100\n"],
