@@ -1,6 +1,6 @@
 """Many idle agents on one gateway, each a real process, beside as many `ssh -R` on one sshd.
 
-What an idle agent costs its device, and what many of them cost the gateway, in memory and CPU.
+What an idle agent costs its device and its link, and what many of them cost the gateway, in memory and CPU.
 
     python -m bench.agents STATE-DIRECTORY HOST:PORT TOKEN COUNT      joins that many nodes, for `measure`
 """
@@ -16,6 +16,7 @@ import trio
 
 from agent.join import join
 from bench.table import Row
+from bench.wire import idle_wire
 from raven.config import Address
 from tests.lab import programs, raven, wires
 from tests.lab.process import Process
@@ -23,7 +24,10 @@ from tests.lab.waiting import wait_until
 from tests.lab.world import World
 
 AGENTS = 100
-_IDLE = 60.0  # seconds: three of the idle pings, which are all that happens
+# Seconds: the first idle pings, 25 s apart, which are all that happens. Later they are up to 50 s apart, so
+# the bytes of this time, taken for a day, are an upper bound.
+_IDLE = 75.0
+_IDLE_PACKETS = 120.0  # seconds: WireGuard's handshake comes once in that time
 _SETTLE = 5.0  # seconds after the last one connected, for its first messages and probes
 
 
@@ -31,17 +35,31 @@ def measure(rounds: int) -> Iterator[Row]:
     """One round whatever `rounds` says: a minute of idleness is its own average."""
     with World(sites=("a",)) as world:
         yield from _ours_and_theirs(world, AGENTS)
+    yield from _with_packets()
+
+
+def _with_packets() -> Iterator[Row]:
     with World(sites=("a",)) as world:
         _, agents = raven.up(world)
         process = agents["a"].process
         assert process is not None
         time.sleep(_SETTLE)
+        wire = idle_wire(world.internet, "to-a")
+        time.sleep(_IDLE_PACKETS)
+        cost = wire()
         yield Row(
             what="idle agent with packet lane, memory",
             unit="MB",
             ours=process.resident_bytes() / 1e6,
             higher_is_better=False,
             goal=48,
+        )
+        yield Row(
+            what="idle agent with packet lane, on the wire",
+            unit="MB/day",
+            ours=cost,
+            higher_is_better=False,
+            goal=1,
         )
 
 
@@ -81,7 +99,15 @@ def _ours_and_theirs(world: World, count: int) -> Iterator[Row]:
     assert gateway.process is not None
     ours_cpu, gateway_cpu = _idle_cpu(ours), _idle_cpu([gateway.process])
     theirs_cpu = _idle_cpu(theirs)
+    wire = idle_wire(world.internet, f"to-{site.letter}", agents=count)  # an idle ssh sends nothing
     time.sleep(_IDLE)
+    yield Row(
+        what="idle agent, on the wire",
+        unit="MB/day",
+        ours=wire(),
+        higher_is_better=False,
+        goal=1,
+    )
     yield Row(
         what="idle agent, memory",
         unit="MB",
