@@ -60,6 +60,7 @@ class TLSStream(trio.abc.Stream):
         self._closed = False
         self._half_sent = False
         self._receive_waited = False  # the last loan let other tasks run
+        self._read_error: OSError | None = None  # what came behind the last bytes
         self._receive_conflict = ConflictDetector("another task is receiving from this TLS stream")
         self._send_conflict = ConflictDetector("another task is sending on this TLS stream")
         try:
@@ -94,7 +95,7 @@ class TLSStream(trio.abc.Stream):
         with self._receive_conflict:
             await trio.lowlevel.checkpoint()
             self._check_open()
-            data, _ = await self._until_done(lambda: self._socket.recv(min(most, RECORD_MAX)))
+            data, _ = await self._until_done(lambda: self._read_record(most))
             return data
 
     async def receive_borrowed(self, max_bytes: int) -> memoryview:
@@ -111,8 +112,15 @@ class TLSStream(trio.abc.Stream):
             filled, self._receive_waited = await self._until_done(lambda: self._read_records(view))
             return view[:filled]
 
+    def _read_record(self, most: int) -> bytes:
+        if self._read_error is not None:
+            raise self._read_error
+        return self._socket.recv(min(most, RECORD_MAX))
+
     def _read_records(self, view: memoryview) -> int:
-        """Fills `view` with what is there; the error that ended it only when there was nothing."""
+        """Fills `view` with what is there; the error that ended it comes out when there is nothing left."""
+        if self._read_error is not None:
+            raise self._read_error
         filled, read = 0, self._socket.read
         try:
             while filled < len(view):
@@ -121,9 +129,14 @@ class TLSStream(trio.abc.Stream):
                 filled += got
                 if got < RECORD_MAX:
                     break  # a short record is the last of a flush: asking again would most often be in vain
-        except OSError:
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             if not filled:
                 raise
+        except OSError as error:
+            if not filled:
+                raise
+            # Asked again, OpenSSL calls the connection that a fatal alert ended well closed.
+            self._read_error = error
         return filled
 
     async def aclose(self) -> None:

@@ -1,5 +1,6 @@
 """TLS on real sockets: trio's conformance check, and what OpenSSL does behind our back."""
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -91,6 +92,24 @@ async def test_close_notify_is_an_end_and_a_cut_is_not() -> None:
         cause = raised.value.__cause__
     assert isinstance(cause, ssl.SSLError)
     assert isinstance(cause, ssl.SSLEOFError) or cause.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
+@pytest.mark.parametrize("borrowed", [True, False])
+async def test_an_alert_behind_a_whole_record_is_a_cut_and_no_end(borrowed: bool) -> None:
+    """What a byte that was changed on the way leads to: the other end's alert, right behind its data."""
+    left, right = await tls_pair()
+    async with left, right:
+        await right.send_all(bytes(RECORD_MAX))
+        os.write(left.socket.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(trio.BrokenResourceError):
+            await right.receive_some()
+        await trio.testing.wait_all_tasks_blocked(0.05)  # until record and alert have both arrived
+        got = len(await left.receive_borrowed(256 * 1024))
+        while got < RECORD_MAX:
+            got += len(await left.receive_borrowed(256 * 1024))
+        for _ in range(2):
+            with pytest.raises(trio.BrokenResourceError):
+                await (left.receive_borrowed(256 * 1024) if borrowed else left.receive_some())
 
 
 async def test_close_is_bounded_when_the_peer_reads_nothing(autojump_clock: trio.testing.MockClock) -> None:
