@@ -15,8 +15,8 @@ import trio
 
 from agent.options import AgentOptions
 from raven import __version__, config, log
-from raven.errors import ConfigError, RavenError
-from raven.net.daemon import exit_code, supervise
+from raven.errors import RavenError
+from raven.net.daemon import fail, supervise
 from raven.net.proxy import ways_by
 from raven.net.sdnotify import Notifier
 
@@ -43,7 +43,7 @@ def run(config: str | None, **given: Any) -> None:
     try:
         _run(given, config)
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
-        _fail(error)
+        fail("raven-agent", error)
 
 
 def _run(given: dict[str, Any], file: str | None) -> None:
@@ -101,7 +101,7 @@ def join(state_dir: Path, gateway: str, proxy: str | None, token: str, node: str
     from agent import join as joining
 
     try:
-        address = _gateway_address(gateway)
+        address = config.parse_dial_option("--gateway", gateway)
         ways = ways_by(proxy, os.environ)
         text = sys.stdin.readline() if token == "-" else token
         joined = trio.run(
@@ -110,22 +110,8 @@ def join(state_dir: Path, gateway: str, proxy: str | None, token: str, node: str
             )
         )
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
-        _fail(error)
+        fail("raven-agent", error)
     click.echo(f"joined cluster {joined.state.cluster} as node {joined.state.node}; next: raven-agent run")
-
-
-def _gateway_address(text: str) -> config.Address:
-    try:
-        return config.parse_dial(text)
-    except ValueError as error:
-        raise ConfigError(f"--gateway {text}: expected HOST:PORT; {error}") from error
-
-
-def _fail(error: BaseException) -> None:
-    code, message = exit_code(error)
-    for line in message.splitlines():
-        click.echo(f"raven-agent: {line}", err=True)
-    sys.exit(code)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ The commands work on the state directory, whether its gateway runs or not. What 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import click
 import msgspec
 
 from raven.errors import RavenError
-from raven.net.daemon import exit_code
+from raven.net.daemon import fail
 from raven.registry.verify_command import verify_command
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -293,10 +292,7 @@ def failing_in_one_line() -> Iterator[None]:
     try:
         yield
     except RavenError as error:
-        code, message = exit_code(error)
-        for line in message.splitlines():
-            click.echo(f"raven-gateway: {line}", err=True)
-        sys.exit(code)
+        fail("raven-gateway", error)
 
 
 def done(output: str, value: object, sentence: str) -> None:

@@ -16,8 +16,8 @@ from gateway.access_commands import access, policy
 from gateway.commands import audit, ca, gateway, node, token
 from gateway.options import GatewayOptions
 from raven import __version__, config, log
-from raven.errors import ConfigError, RavenError
-from raven.net.daemon import exit_code, supervise
+from raven.errors import RavenError
+from raven.net.daemon import fail, supervise
 from raven.net.sdnotify import Notifier
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -43,7 +43,7 @@ def run(config: str | None, **given: Any) -> None:
     try:
         _run(given, config)
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
-        _fail(error)
+        fail("raven-gateway", error)
 
 
 def _run(given: dict[str, Any], file: str | None) -> None:
@@ -113,30 +113,16 @@ def join(state_dir: Path, gateway: str, token: str, advertise: str, name: str | 
         trio.run(
             lambda: enlist.enlist(
                 state_dir,
-                followed=_address("--gateway", gateway),
-                advertise=_address("--advertise", advertise),
+                followed=config.parse_dial_option("--gateway", gateway),
+                advertise=config.parse_dial_option("--advertise", advertise),
                 token=text.strip(),
                 name=name or host_name(),
                 force=force,
             )
         )
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
-        _fail(error)
+        fail("raven-gateway", error)
     click.echo(f"joined as gateway {name or host_name()}; next: raven-gateway run")
-
-
-def _address(option: str, text: str) -> config.Address:
-    try:
-        return config.parse_dial(text)
-    except ValueError as error:
-        raise ConfigError(f"{option} {text}: expected HOST:PORT; {error}") from error
-
-
-def _fail(error: BaseException) -> None:
-    code, message = exit_code(error)
-    for line in message.splitlines():
-        click.echo(f"raven-gateway: {line}", err=True)
-    sys.exit(code)
 
 
 def _invite(state_dir: Path, advertise: str) -> None:

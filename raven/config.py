@@ -82,6 +82,14 @@ def parse_dial(text: str) -> Address:
     return address
 
 
+def parse_dial_option(option: str, text: str) -> Address:
+    """The same for a command's own option, which ConfigError then names."""
+    try:
+        return parse_dial(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: expected HOST:PORT; {error}") from error
+
+
 def parse_cidr(text: str) -> str:
     """A pod network in its canonical spelling; ValueError for one that no node may carry."""
     try:

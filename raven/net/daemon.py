@@ -1,8 +1,7 @@
 """The life of a daemon between its first line and its exit code: signals, systemd, and one readable error.
 
 SIGTERM or SIGINT asks for a drain, a second one ends at once, cleaning up but waiting for nobody; SIGHUP
-makes it look at its files again. What a
-daemon does meanwhile is its own matter; it gets a `Stop` to look at.
+makes it look at its files again. What a daemon does meanwhile is its own matter; it gets a `Stop` to look at.
 """
 
 from __future__ import annotations
@@ -10,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import resource
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import trio
 
@@ -91,6 +92,14 @@ def exit_code(error: BaseException) -> tuple[int, str]:
         return EXIT_FAILED, "interrupted"
     code = EXIT_USAGE if all(isinstance(leaf, ConfigError) for leaf in found) else EXIT_FAILED
     return code, "\n".join(lines)
+
+
+def fail(program: str, error: BaseException) -> NoReturn:
+    """Ends the program with the error's exit code and its lines on standard error; a bug is raised again."""
+    code, message = exit_code(error)
+    for line in message.splitlines():
+        sys.stderr.write(f"{program}: {line}\n")
+    sys.exit(code)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
