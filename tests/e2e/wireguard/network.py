@@ -15,6 +15,9 @@ from tests.lab import leftovers, uapi, wires
 from tests.lab.machine import Machine
 from tests.lab.waiting import wait_until
 
+LEFT4, LEFT6 = "10.9.0.1", "fd09::1"  # inside, of `two_hosts`
+RIGHT4, RIGHT6 = "10.9.0.2", "fd09::2"
+
 
 class Transfer(NamedTuple):
     """Bytes of datagrams, as `wg show transfer` counts them."""
@@ -113,6 +116,19 @@ class Network:
         for machine in self.machines.values():
             machine.stop_all()
         leftovers.remove(self.prefix)
+
+
+@contextlib.contextmanager
+def two_hosts() -> Iterator[tuple[Interface, Interface]]:
+    """Two machines on one wire, with a device each: LEFT and RIGHT inside, 192.0.2.x and fd01::x outside."""
+    with Network("left", "right") as network:
+        left, right = network.devices(("left", "l"), ("right", "r"))
+        wires.plug(left.machine, "eth0", right.machine, "eth0")
+        left.ip("addr add 192.0.2.1/24 dev eth0", "addr add fd01::1/64 dev eth0")
+        right.ip("addr add 192.0.2.2/24 dev eth0", "addr add fd01::2/64 dev eth0")
+        left.ip(f"addr add {LEFT4}/24 dev {{}}", f"addr add {LEFT6}/112 dev {{}}", "link set {} up")
+        right.ip(f"addr add {RIGHT4}/24 dev {{}}", f"addr add {RIGHT6}/112 dev {{}}", "link set {} up")
+        yield left, right
 
 
 def new_key() -> str:

@@ -21,16 +21,23 @@ import pytest
 from raven.wg.configuration import PeerStatus, SuperframeCipher
 from raven.wg.stepdown import TRIAL_FRAMES
 from raven.wg.uapi_answers import parse_errno_untrusted
-from tests.e2e.wireguard.network import Interface, Network, peer_lines, pings, rule
+from tests.e2e.wireguard.network import (
+    LEFT4,
+    LEFT6,
+    RIGHT4,
+    RIGHT6,
+    Interface,
+    peer_lines,
+    pings,
+    rule,
+    two_hosts,
+)
 from tests.lab import uapi
 from tests.lab.machine import Machine
 from tests.lab.waiting import wait_until
-from tests.lab.wires import plug
 
 pytestmark = pytest.mark.netns
 
-LEFT4, LEFT6 = "10.9.0.1", "fd09::1"
-RIGHT4, RIGHT6 = "10.9.0.2", "fd09::2"
 AES, CHACHA = SuperframeCipher.AES256GCM, SuperframeCipher.CHACHA20POLY1305
 UDP_SEGMENT = 103
 OFF = "off"
@@ -38,14 +45,8 @@ OFF = "off"
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[tuple[Interface, Interface]]:
-    with Network("left", "right") as network:
-        left, right = network.devices(("left", "l"), ("right", "r"))
-        plug(left.machine, "eth0", right.machine, "eth0")
-        left.ip("addr add 192.0.2.1/24 dev eth0", "addr add fd01::1/64 dev eth0")
-        right.ip("addr add 192.0.2.2/24 dev eth0", "addr add fd01::2/64 dev eth0")
-        left.ip(f"addr add {LEFT4}/24 dev {{}}", f"addr add {LEFT6}/112 dev {{}}", "link set {} up")
-        right.ip(f"addr add {RIGHT4}/24 dev {{}}", f"addr add {RIGHT6}/112 dev {{}}", "link set {} up")
-        yield left, right
+    with two_hosts() as both:
+        yield both
 
 
 @pytest.fixture

@@ -16,8 +16,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.wireguard.network import (
+    LEFT4,
+    LEFT6,
+    RIGHT4,
+    RIGHT6,
     Interface,
-    Network,
     Transfer,
     carry_tcp,
     new_key,
@@ -27,14 +30,12 @@ from tests.e2e.wireguard.network import (
     pings,
     public_of,
     rule,
+    two_hosts,
 )
 from tests.lab.waiting import wait_until
-from tests.lab.wires import plug
 
 pytestmark = pytest.mark.netns
 
-LEFT4, LEFT6 = "10.9.0.1", "fd09::1"
-RIGHT4, RIGHT6 = "10.9.0.2", "fd09::2"
 UNDERLAYS = [("192.0.2.1", "192.0.2.2"), ("[fd01::1]", "[fd01::2]")]
 # What the kernel's test uses: as much more than the default as 34816 is than Ethernet's 1500.
 JUMBO = 34816 - 1500 + 1420
@@ -43,14 +44,8 @@ HEADERS4 = 60  # bytes: IPv4 20, UDP 8, transport message 32
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[tuple[Interface, Interface]]:
-    with Network("left", "right") as network:
-        left, right = network.devices(("left", "l"), ("right", "r"))
-        plug(left.machine, "eth0", right.machine, "eth0")
-        left.ip("addr add 192.0.2.1/24 dev eth0", "addr add fd01::1/64 dev eth0")
-        right.ip("addr add 192.0.2.2/24 dev eth0", "addr add fd01::2/64 dev eth0")
-        left.ip(f"addr add {LEFT4}/24 dev {{}}", f"addr add {LEFT6}/112 dev {{}}", "link set {} up")
-        right.ip(f"addr add {RIGHT4}/24 dev {{}}", f"addr add {RIGHT6}/112 dev {{}}", "link set {} up")
-        yield left, right
+    with two_hosts() as both:
+        yield both
 
 
 @pytest.fixture
