@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -102,7 +103,7 @@ def copies(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
         ("to the pod", str(file), f"{POD}:/tmp/big"),
         ("from the pod", f"{POD}:/tmp/big", str(back)),
     ):
-        taken = _interleaved(rounds, servers, lambda server: rate(server, source, target))  # noqa: B023
+        taken = _interleaved(rounds, servers, partial(rate, source=source, target=target))
         if target == str(back) and back.stat().st_size != SIZE:
             raise LabError(f"{back.stat().st_size} bytes came back of {SIZE}")
         for name in _ways(servers):

@@ -7,6 +7,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,37 +61,36 @@ def measure(world: World, ways: Sequence[Way], rounds: int) -> Iterator[Line]:
     both = (("down", traffic.download), ("up", traffic.upload))
     rates, costs = {}, {}
     for what, transfer in both:
-        pairs = _rounds(ways, rounds, lambda way: figures.one_stream(world, way, transfer))  # noqa: B023
+        pairs = _rounds(ways, rounds, partial(figures.one_stream, world, transfer=transfer))
         rates[what] = {name: [rate for rate, _ in values] for name, values in pairs.items()}
         costs[what] = {name: [cost for _, cost in values] for name, values in pairs.items()}
     for what, _ in both:
         yield _line(f"one stream {what}", "MiB/s", rates[what], goals=fast)
     for what, transfer in both:
-        pairs = _rounds(ways, rounds, lambda way: figures.many_streams(world, way, transfer))  # noqa: B023
+        pairs = _rounds(ways, rounds, partial(figures.many_streams, world, transfer=transfer))
         sums = {name: [rate for rate, _ in values] for name, values in pairs.items()}
         shares = {name: [100 * share for _, share in values] for name, values in pairs.items()}
         yield _line(f"eight streams {what}", "MiB/s", sums, goals=fast)
         yield _line(f"last of eight against the first, {what}", "%", shares, goals=[Goal(ratio=90)])
     for what, _ in both:
         yield _line(f"CPU for a GiB {what}", "s", costs[what], lower=True, goals=[Goal(ratio=4.3)])
-    beside = lambda way: figures.round_trips_beside_download(world, way)  # noqa: E731
     for what, sample, goals in (
-        ("new stream to first byte", lambda way: figures.first_bytes(world, way), (0.7, 0.5)),
-        ("one-byte round trip, idle", lambda way: figures.round_trips(world, way), (1.0, 1.0)),
+        ("new stream to first byte", partial(figures.first_bytes, world), (0.7, 0.5)),
+        ("one-byte round trip, idle", partial(figures.round_trips, world), (1.0, 1.0)),
     ):
         taken = _joined(_rounds(ways, rounds, sample))
         for label, share, ratio in zip(("p50", "p99"), (0.50, 0.99), goals, strict=True):
             goal = [Goal(ratio=ratio, peer="konnectivity")]
             yield _line(f"{what}, {label}", "ms", _at(taken, share), lower=True, goals=goal)
-    taken = _joined(_rounds(ways, rounds, beside))
+    taken = _joined(_rounds(ways, rounds, partial(figures.round_trips_beside_download, world)))
     for label, share, limit in (("p50", 0.50, 1.0), ("p99", 0.99, 4.0)):
         what = f"one-byte round trip beside a download, {label}"
         yield _line(what, "ms", _at(taken, share), lower=True, goals=[Goal(ratio=limit)])
     stalled = _rounds(ways, rounds, lambda way: 100 * figures.beside_stalled_reader(world, way))
     yield _line("rate beside a stalled reader, of the rate alone", "%", stalled, goals=[Goal(ratio=90)])
-    closed = _rounds(ways, 1, lambda way: figures.half_close(world, way))
+    closed = _rounds(ways, 1, partial(figures.half_close, world))
     yield _line("half-close passes through", "1 = yes", closed, goals=[Goal(ratio=1)])
-    peaks = _rounds(ways, 1, lambda way: figures.peak_memory(world, way))
+    peaks = _rounds(ways, 1, partial(figures.peak_memory, world))
     yield _line("peak memory, both ends, eight streams", "MiB", peaks, lower=True, goals=[Goal(ratio=120)])
 
 

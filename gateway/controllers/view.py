@@ -252,7 +252,7 @@ class View:
         self._add(key, after=SETTLE)
 
     def _gateway_changed(self, before: Gateway | None, after: Gateway | None) -> None:
-        name = (after or before).metadata.name  # type: ignore[union-attr]
+        name = _either(before, after).metadata.name
         if before is None or after is None or before.spec != after.spec:
             rivals = {self.claims.get(one) for one in _claims_of(before)}
             self._claims = None
@@ -272,7 +272,7 @@ class View:
             self._later(HOSTS)
 
     def _node_changed(self, before: Node | None, after: Node | None) -> None:
-        name = (after or before).metadata.name  # type: ignore[union-attr]
+        name = _either(before, after).metadata.name
         was, now = _site(before), _site(after)
         if was:
             self.sites[was].discard(name)
@@ -308,7 +308,7 @@ class View:
                 self._look(Key("site", site), Key("services", site))
 
     def _slice_changed(self, before: EndpointSlice | None, after: EndpointSlice | None) -> None:
-        labels = (after or before).metadata.labels  # type: ignore[union-attr]
+        labels = _either(before, after).metadata.labels
         site = labels.get(GATEWAY_LABEL)
         self._look(Key("services", site) if site else INTERNAL)
 
@@ -348,7 +348,15 @@ def _slim_meta(meta: Meta, *, annotations: Callable[[str], bool]) -> Meta:
     )
 
 
+def _either(before: T | None, after: T | None) -> T:
+    """The object a change is about: a watch tells of one that came, went, or both, never of neither."""
+    one = after or before
+    assert one is not None
+    return one
+
+
 def _slim(obj: T) -> T:
+    # Every resource is a msgspec struct, which its bound, a protocol, cannot say.
     # What is left out differs on neither side of a patch, so it stays as it is in the cluster.
     return msgspec.structs.replace(  # type: ignore[type-var]
         obj, metadata=_slim_meta(obj.metadata, annotations=lambda key: "openyurt.io/" in key)

@@ -5,6 +5,7 @@ belongs to the connection as a whole, its clock, its transports and its end, is 
 on this.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 
 from raven.errors import LocalError, PeerError
@@ -21,7 +22,7 @@ from raven.mux.stream import Stream, StreamUsage
 from raven.mux.table import StreamTable
 
 
-class Streams:
+class Streams(ABC):
     """What a connection knows of its streams."""
 
     def __init__(self, *, initiator: bool, liveness: Liveness, receipts: Receipts, limits: Limits) -> None:
@@ -45,9 +46,9 @@ class Streams:
         )
         self._events: list[Event] = []
 
+    @abstractmethod
     def _queue(self, frame: bytes) -> None:
         """A frame that goes before all streams; ends the connection when too many wait."""
-        raise NotImplementedError
 
     # Verbs ----------------------------------------------------------------------------------------
 

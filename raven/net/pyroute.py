@@ -22,7 +22,7 @@ def _enter_without_init(name: str) -> None:
 
 _enter_without_init("pyroute2")
 
-from pyroute2.iproute import IPRoute  # noqa: E402
-from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
+from pyroute2.iproute import IPRoute  # noqa: E402 - only once the package was entered
+from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402 - the same
 
 __all__ = ["IPRoute", "NetlinkError"]
