@@ -26,7 +26,7 @@ from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
 from raven.errors import StateError
 from raven.kube.access import find_access
 from raven.kube.client import Client
-from raven.kube.resources import Gateway as SiteGateway
+from raven.kube.gateways import Gateway as SiteGateway
 from raven.names import is_name
 from raven.pki.csr import key_hash, read_csr_untrusted
 from raven.pki.token import hash_secret, new_token

@@ -16,14 +16,8 @@ import msgspec
 from raven.errors import PeerError, RefusedError
 from raven.kube.client import Client
 from raven.kube.errors import KubeError
-from raven.kube.resources import (
-    CERTIFICATE_REQUESTS,
-    SECRETS,
-    CertificateSigningRequest,
-    Condition,
-    Secret,
-    timestamp,
-)
+from raven.kube.objects import Condition, timestamp
+from raven.kube.resources import CERTIFICATE_REQUESTS, SECRETS, CertificateSigningRequest, Secret
 from raven.names import is_cluster, is_name
 from raven.pki.csr import requested_name_untrusted
 from raven.pki.identity import node_identity

@@ -20,19 +20,17 @@ from gateway.controllers.view import Key, View
 from raven.kube.client import Client
 from raven.kube.controller import Queue
 from raven.kube.errors import KubeError
+from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1, GROUP
 from raven.kube.lease import Elector
+from raven.kube.objects import Kind
 from raven.kube.recorder import Recorder
 from raven.kube.resources import (
     BLOCK_AFFINITIES,
     CERTIFICATE_REQUESTS,
-    GATEWAYS,
-    GATEWAYS_V1ALPHA1,
-    GROUP,
     SLICES,
     SLICES_V1BETA1,
     CertificateSigningRequest,
     EndpointSlice,
-    Kind,
 )
 from raven.kube.watch import Cache
 from raven.topology.election import Health

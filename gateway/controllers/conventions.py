@@ -6,7 +6,8 @@ import ipaddress
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from raven.kube.resources import ConfigMap, Endpoint, Node
+from raven.kube.gateways import Endpoint
+from raven.kube.resources import ConfigMap, Node
 
 NAMESPACE = "kube-system"
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from gateway.controllers.conventions import LOAD_BALANCER, PROXY, PUBLIC_IP, TUNNEL, port_of
 from raven.config import Address
 from raven.errors import PeerError
-from raven.kube.resources import Gateway
+from raven.kube.gateways import Gateway
 from raven.topology.model import IPNetwork, parse_pod_networks_untrusted
 
 Carried = dict[str, tuple[IPNetwork, ...]]  # by node

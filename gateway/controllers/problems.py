@@ -18,7 +18,7 @@ from gateway.controllers.conventions import (
     TUNNEL,
     port_of,
 )
-from raven.kube.resources import Endpoint, Gateway
+from raven.kube.gateways import Endpoint, Gateway
 
 
 class Claim(NamedTuple):

@@ -27,18 +27,15 @@ from gateway.controllers.site import Facts, Measured, site_status
 from gateway.controllers.view import Key, View
 from raven.kube.client import Client
 from raven.kube.errors import KubeError
+from raven.kube.gateways import GATEWAYS_V1ALPHA1, Endpoint, Gateway, GatewayStatus
+from raven.kube.objects import Meta
 from raven.kube.recorder import Recorder
 from raven.kube.resources import (
     CONFIG_MAPS,
-    GATEWAYS_V1ALPHA1,
     SERVICES,
     SLICES_V1BETA1,
     ConfigMap,
-    Endpoint,
     EndpointSlice,
-    Gateway,
-    GatewayStatus,
-    Meta,
     Node,
     Service,
 )

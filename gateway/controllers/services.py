@@ -38,13 +38,12 @@ from gateway.controllers.conventions import (
     port_of,
 )
 from gateway.controllers.problems import parse_port, split_ports
+from raven.kube.gateways import Endpoint, Gateway
+from raven.kube.objects import Meta
 from raven.kube.resources import (
     HOSTNAME_LABEL,
-    Endpoint,
     EndpointConditions,
     EndpointSlice,
-    Gateway,
-    Meta,
     Node,
     Service,
     ServicePort,

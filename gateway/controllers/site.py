@@ -27,16 +27,9 @@ from gateway.controllers.conventions import (
 )
 from gateway.controllers.problems import Claim
 from raven.errors import PeerError
-from raven.kube.resources import (
-    BlockAffinity,
-    Condition,
-    Endpoint,
-    Gateway,
-    GatewayStatus,
-    Node,
-    NodeInfo,
-    timestamp,
-)
+from raven.kube.gateways import Endpoint, Gateway, GatewayStatus, NodeInfo
+from raven.kube.objects import Condition, timestamp
+from raven.kube.resources import BlockAffinity, Node
 from raven.topology.election import Health, elect
 from raven.topology.model import parse_pod_networks_untrusted
 

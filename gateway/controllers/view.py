@@ -29,23 +29,19 @@ from gateway.controllers.conventions import (
 )
 from gateway.controllers.problems import Claim, claim, claims
 from raven.kube.client import Client
+from raven.kube.gateways import GATEWAYS_V1ALPHA1, Gateway, from_v1alpha1
+from raven.kube.objects import Kind, Meta, Resource
 from raven.kube.resources import (
     BLOCK_AFFINITIES,
     CONFIG_MAPS,
-    GATEWAYS_V1ALPHA1,
     NODES,
     SERVICES,
     BlockAffinity,
     ConfigMap,
     EndpointSlice,
-    Gateway,
-    Kind,
-    Meta,
     Node,
     NodeStatus,
-    Resource,
     Service,
-    from_v1alpha1,
 )
 from raven.kube.watch import Cache
 

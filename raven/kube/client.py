@@ -18,10 +18,10 @@ import trio
 
 from raven import __version__
 from raven.errors import StateError
-from raven.kube import errors, resources
+from raven.kube import errors, objects
 from raven.kube.access import Access
 from raven.kube.errors import KubeError
-from raven.kube.resources import JSON, Kind, ListMeta, Resource
+from raven.kube.objects import JSON, Kind, ListMeta, Resource
 
 T = TypeVar("T", bound=Resource)
 
@@ -62,7 +62,7 @@ class _RawEvent(msgspec.Struct):
 
 
 class _Bookmark(msgspec.Struct):
-    metadata: resources.Meta
+    metadata: objects.Meta
 
 
 class _Served(msgspec.Struct):
@@ -134,7 +134,7 @@ class Client:
         items, unreadable = [], []
         for one in raw.items or ():
             try:
-                items.append(resources.decode_untrusted(one, kind.type))
+                items.append(objects.decode_untrusted(one, kind.type))
             except msgspec.DecodeError as error:
                 unreadable.append(f"{kind.kind} {_name_of(one)} cannot be read: {error}")
         return Page(items, raw.metadata.resource_version, raw.metadata.next_page, unreadable)
@@ -210,7 +210,7 @@ class Client:
 
         KubeError "conflict" when somebody wrote the object since `old` was read.
         """
-        patch = resources.patch_between(old, new)
+        patch = objects.patch_between(old, new)
         return new if not patch else await self.merge(kind, old, patch, subresource=subresource)
 
     async def merge(self, kind: Kind[T], obj: T, patch: JSON, *, subresource: str = "") -> T:
@@ -317,7 +317,7 @@ class Client:
 
     def _decoded(self, what: str, kind: Kind[T], body: bytes) -> T:
         try:
-            return resources.decode_untrusted(body, kind.type)
+            return objects.decode_untrusted(body, kind.type)
         except msgspec.DecodeError as error:
             raise errors.unreadable(what, error) from error
 
@@ -338,7 +338,7 @@ class Client:
                 raise errors.unreadable(what, error) from error
 
 
-def _bare(metadata: resources.Meta) -> Any:
+def _bare(metadata: objects.Meta) -> Any:
     """An object that has metadata only, which is all a bookmark has."""
     return _Bookmark(metadata)
 
@@ -346,7 +346,7 @@ def _bare(metadata: resources.Meta) -> Any:
 def _change(kind: Kind[T], event: _RawEvent) -> WatchEvent[T]:
     """An object we cannot read may not end the watch: it would come again with the next one."""
     try:
-        return WatchEvent(event.type, resources.decode_untrusted(event.object, kind.type))
+        return WatchEvent(event.type, objects.decode_untrusted(event.object, kind.type))
     except msgspec.ValidationError:
         mark = msgspec.json.decode(event.object, type=_Bookmark)
         return WatchEvent(event.type if event.type == "DELETED" else "UNREADABLE", _bare(mark.metadata))

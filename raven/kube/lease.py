@@ -18,7 +18,8 @@ from structlog.typing import FilteringBoundLogger
 
 from raven.kube.client import Client
 from raven.kube.errors import KubeError
-from raven.kube.resources import LEASES, Lease, LeaseSpec, Meta, timestamp
+from raven.kube.objects import Meta, timestamp
+from raven.kube.resources import LEASES, Lease, LeaseSpec
 
 LEASE = 15.0  # seconds a Lease lasts without being renewed, as client-go has it by default
 RENEW_WITHIN = 10.0  # seconds; a leader that could not renew for so long stops

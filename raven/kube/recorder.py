@@ -15,7 +15,8 @@ from structlog.typing import FilteringBoundLogger
 
 from raven.kube.client import Client
 from raven.kube.errors import KubeError
-from raven.kube.resources import EVENTS, Event, EventSource, Kind, Meta, ObjectReference, Resource, timestamp
+from raven.kube.objects import Kind, Meta, Resource, timestamp
+from raven.kube.resources import EVENTS, Event, EventSource, ObjectReference
 
 WAITING_MAX = 256  # Events not yet sent; past it they are dropped, as an API server that is away gets none
 REMEMBERED_MAX = 2048  # Events whose count can go up; at 200 bytes each

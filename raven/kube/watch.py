@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from raven.kube.client import Client, WatchEvent
 from raven.kube.errors import KubeError
-from raven.kube.resources import Kind, Resource
+from raven.kube.objects import Kind, Resource
 
 T = TypeVar("T", bound=Resource)
 Changed = Callable[[T | None, T | None], None]  # before, after; None: it was not, or is no more

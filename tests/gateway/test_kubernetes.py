@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raven.kube.resources import CONFIG_MAPS, GATEWAYS, NODES
+from raven.kube.gateways import GATEWAYS
+from raven.kube.resources import CONFIG_MAPS, NODES
 from tests.daemons import Loopback, loopback, until
 from tests.gateway.controllers.scene import gateway, node, proxy, switches, tunnel
 from tests.kube.fake import FakeApi, status

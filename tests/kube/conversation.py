@@ -17,22 +17,17 @@ from raven.kube import client as client_module
 from raven.kube.access import read_kubeconfig
 from raven.kube.client import Client
 from raven.kube.errors import KubeError
-from raven.kube.resources import (
-    CONFIG_MAPS,
+from raven.kube.gateways import (
     GATEWAYS,
-    LEASES,
-    ConfigMap,
     Endpoint,
     Gateway,
     GatewaySpec,
     GatewayStatus,
-    Lease,
-    LeaseSpec,
-    Meta,
     NodeInfo,
     TunnelConfig,
-    timestamp,
 )
+from raven.kube.objects import Meta, timestamp
+from raven.kube.resources import CONFIG_MAPS, LEASES, ConfigMap, Lease, LeaseSpec
 
 NAMESPACE = "default"
 LABEL = {"raven-conversation": "yes"}

@@ -19,7 +19,7 @@ import trio
 
 from raven.kube.access import Access
 from raven.kube.client import Client
-from raven.kube.resources import Kind, Resource
+from raven.kube.objects import Kind, Resource
 
 JSON = dict[str, Any]
 Fault = Callable[[httpx.Request], httpx.Response | None]

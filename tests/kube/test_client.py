@@ -12,7 +12,9 @@ from raven.kube import client as client_module
 from raven.kube.access import Access, Token
 from raven.kube.client import Client
 from raven.kube.errors import KubeError
-from raven.kube.resources import CONFIG_MAPS, GATEWAYS, NODES, SLICES, SLICES_V1BETA1, ConfigMap, Meta, Node
+from raven.kube.gateways import GATEWAYS
+from raven.kube.objects import Meta
+from raven.kube.resources import CONFIG_MAPS, NODES, SLICES, SLICES_V1BETA1, ConfigMap, Node
 from tests.kube.fake import FakeApi, status
 
 

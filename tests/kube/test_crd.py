@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from gateway.controllers.conventions import LOAD_BALANCER, PROXY, PUBLIC_IP, TUNNEL
-from raven.kube import resources
+from raven.kube import gateways
 
 ROOT = Path(__file__).parents[2]
 CRD = yaml.safe_load((ROOT / "deploy/kubernetes/crds/gateways.yaml").read_text())
@@ -45,12 +45,12 @@ def compare(schema: dict[str, Any], kind: Any, where: str) -> None:
 
 
 def test_the_schema_is_the_structs() -> None:
-    compare(SCHEMA["spec"], resources.GatewaySpec, "spec")
-    compare(SCHEMA["status"], resources.GatewayStatus, "status")
+    compare(SCHEMA["spec"], gateways.GatewaySpec, "spec")
+    compare(SCHEMA["status"], gateways.GatewayStatus, "status")
 
 
 def test_the_names_are_openyurts() -> None:
-    assert CRD["metadata"]["name"] == f"{resources.GATEWAYS.plural}.{resources.GROUP}"
+    assert CRD["metadata"]["name"] == f"{gateways.GATEWAYS.plural}.{gateways.GROUP}"
     assert CRD["spec"]["scope"] == "Cluster"
     assert CRD["spec"]["names"]["shortNames"] == ["gw"]
     assert VERSIONS["v1beta1"]["storage"]

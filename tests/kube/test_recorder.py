@@ -8,8 +8,9 @@ import trio
 import trio.testing
 
 from raven import log
+from raven.kube.gateways import GATEWAYS, Gateway
+from raven.kube.objects import Meta
 from raven.kube.recorder import REPEAT, WAITING_MAX, Recorder
-from raven.kube.resources import GATEWAYS, Gateway, Meta
 from tests.kube.fake import FakeApi, status
 
 SHOP = Gateway(metadata=Meta(name="shop", uid="1-2-3"))

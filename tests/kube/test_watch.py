@@ -11,7 +11,9 @@ import trio
 import trio.testing
 
 from raven import log
-from raven.kube.resources import GATEWAYS, NODES, Meta, Node
+from raven.kube.gateways import GATEWAYS
+from raven.kube.objects import Meta
+from raven.kube.resources import NODES, Node
 from raven.kube.watch import PAUSE_MAX, Cache
 from tests.kube.fake import FakeApi, status
 

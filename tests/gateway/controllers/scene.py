@@ -12,24 +12,17 @@ import trio
 from gateway.controllers.cluster import Cluster
 from gateway.controllers.conventions import ENABLE_PROXY, ENABLE_TUNNEL, GATEWAY_LABEL
 from raven import log
-from raven.kube.resources import (
-    CONFIG_MAPS,
+from raven.kube.gateways import (
     GATEWAYS,
-    NODES,
-    Condition,
-    ConfigMap,
     Endpoint,
     Gateway,
     GatewaySpec,
     GatewayStatus,
-    Meta,
-    Node,
-    NodeAddress,
-    NodeSpec,
-    NodeStatus,
     ProxyConfig,
     TunnelConfig,
 )
+from raven.kube.objects import Condition, Meta
+from raven.kube.resources import CONFIG_MAPS, NODES, ConfigMap, Node, NodeAddress, NodeSpec, NodeStatus
 from raven.topology.election import Health
 from tests.kube.fake import FakeApi
 

@@ -19,14 +19,13 @@ from gateway.controllers.certificates import (
 )
 from raven import log
 from raven.errors import RefusedError
+from raven.kube.objects import Condition, Meta
 from raven.kube.resources import (
     CERTIFICATE_REQUESTS,
     SECRETS,
     CertificateSigningRequest,
     CertificateSigningRequestSpec,
     CertificateSigningRequestStatus,
-    Condition,
-    Meta,
     Secret,
 )
 from raven.kube.watch import Cache

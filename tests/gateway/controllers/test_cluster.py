@@ -9,15 +9,9 @@ import trio
 import trio.testing
 
 from gateway.controllers.conventions import INTERNAL_SERVICE
-from raven.kube.resources import (
-    GATEWAYS,
-    GATEWAYS_V1ALPHA1,
-    SLICES,
-    EndpointConditions,
-    EndpointSlice,
-    Meta,
-    SliceEndpoint,
-)
+from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1
+from raven.kube.objects import Meta
+from raven.kube.resources import SLICES, EndpointConditions, EndpointSlice, SliceEndpoint
 from raven.topology.election import Health
 from tests.gateway.controllers.scene import Scene, gateway, node, proxy, switches, tunnel
 from tests.kube.fake import status as refusal

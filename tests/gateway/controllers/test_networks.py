@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.controllers.networks import Carried, carried, dialled, moved
-from raven.kube.resources import Endpoint, Gateway, GatewayStatus, NodeInfo
+from raven.kube.gateways import Endpoint, Gateway, GatewayStatus, NodeInfo
 from tests.gateway.controllers.scene import gateway, proxy, tunnel
 
 

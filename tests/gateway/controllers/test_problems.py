@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gateway.controllers.problems import Claim, claims, parse_port, spec_problems, split_ports, taken
-from raven.kube.resources import Endpoint, Gateway
+from raven.kube.gateways import Endpoint, Gateway
 from tests.gateway.controllers.scene import gateway, proxy, tunnel
 
 

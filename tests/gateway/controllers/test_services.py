@@ -15,7 +15,8 @@ from gateway.controllers.services import (
     service_as_wanted,
     service_name,
 )
-from raven.kube.resources import Gateway, GatewayStatus, ServicePort
+from raven.kube.gateways import Gateway, GatewayStatus
+from raven.kube.resources import ServicePort
 from tests.gateway.controllers.scene import gateway, node, proxy, tunnel
 
 ON = Lanes(True, True)

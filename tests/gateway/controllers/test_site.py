@@ -8,7 +8,9 @@ import pytest
 from gateway.controllers.conventions import EXTRA_CIDRS, Lanes
 from gateway.controllers.problems import claims
 from gateway.controllers.site import Facts, node_info, pod_networks, site_status
-from raven.kube.resources import BlockAffinity, BlockAffinitySpec, Gateway, GatewayStatus, Meta, Node
+from raven.kube.gateways import Gateway, GatewayStatus
+from raven.kube.objects import Meta
+from raven.kube.resources import BlockAffinity, BlockAffinitySpec, Node
 from tests.gateway.controllers.scene import gateway, node, proxy, tunnel
 
 NOW = 1.8e9
