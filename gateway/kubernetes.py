@@ -19,13 +19,13 @@ import trio
 
 from gateway.controllers import networks
 from gateway.controllers.cluster import Cluster
-from gateway.controllers.conventions import PROXY
 from gateway.join import certificate_record
 from raven import log
 from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
 from raven.errors import StateError
 from raven.kube.access import find_access
 from raven.kube.client import Client
+from raven.kube.conventions import PROXY
 from raven.kube.gateways import Gateway as SiteGateway
 from raven.names import is_name
 from raven.pki.csr import key_hash, read_csr_untrusted

@@ -13,12 +13,12 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from gateway.controllers.certificates import SIGNER, CertificateReconciler, Sign
-from gateway.controllers.conventions import NAMESPACE
 from gateway.controllers.reconcile import Reconciler
 from gateway.controllers.site import Measured
 from gateway.controllers.view import Key, View
 from raven.kube.client import Client
 from raven.kube.controller import Queue
+from raven.kube.conventions import NAMESPACE
 from raven.kube.errors import KubeError
 from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1, GROUP
 from raven.kube.lease import Elector

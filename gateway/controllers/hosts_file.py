@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from gateway.controllers.conventions import address_of
+from raven.kube.conventions import address_of
 from raven.kube.resources import Node
 
 SIZE_MAX = 1_000_000  # bytes; a ConfigMap holds a little more than that, some 25,000 nodes

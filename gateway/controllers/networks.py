@@ -9,9 +9,9 @@ import contextlib
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
-from gateway.controllers.conventions import LOAD_BALANCER, PROXY, PUBLIC_IP, TUNNEL, port_of
 from raven.config import Address
 from raven.errors import PeerError
+from raven.kube.conventions import LOAD_BALANCER, PROXY, PUBLIC_IP, TUNNEL, port_of
 from raven.kube.gateways import Gateway
 from raven.topology.model import IPNetwork, parse_pod_networks_untrusted
 

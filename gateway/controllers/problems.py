@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from gateway.controllers.conventions import (
+from raven.kube.conventions import (
     LOAD_BALANCER,
     PROXY,
     PUBLIC_IP,

@@ -12,7 +12,12 @@ from typing import Any
 import msgspec
 
 from gateway.controllers import services
-from gateway.controllers.conventions import (
+from gateway.controllers.hosts_file import SIZE_MAX, hosts_file
+from gateway.controllers.services import Wanted
+from gateway.controllers.site import Facts, Measured, site_status
+from gateway.controllers.view import Key, View
+from raven.kube.client import Client
+from raven.kube.conventions import (
     ENDPOINT_LABEL,
     INTERNAL_SERVICE,
     LOAD_BALANCER,
@@ -21,11 +26,6 @@ from gateway.controllers.conventions import (
     NODES_KEY,
     TYPE_LABEL,
 )
-from gateway.controllers.hosts_file import SIZE_MAX, hosts_file
-from gateway.controllers.services import Wanted
-from gateway.controllers.site import Facts, Measured, site_status
-from gateway.controllers.view import Key, View
-from raven.kube.client import Client
 from raven.kube.errors import KubeError
 from raven.kube.gateways import GATEWAYS_V1ALPHA1, Endpoint, Gateway, GatewayStatus
 from raven.kube.objects import Meta

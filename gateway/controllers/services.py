@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.controllers.conventions import (
+from gateway.controllers.problems import parse_port, split_ports
+from raven.kube.conventions import (
     DEFAULT_PORTS,
     DISCARD,
     ENDPOINT_LABEL,
@@ -37,7 +38,6 @@ from gateway.controllers.conventions import (
     address_of,
     port_of,
 )
-from gateway.controllers.problems import parse_port, split_ports
 from raven.kube.gateways import Endpoint, Gateway
 from raven.kube.objects import Meta
 from raven.kube.resources import (

@@ -13,7 +13,9 @@ from functools import lru_cache
 import msgspec
 
 from gateway.controllers import problems
-from gateway.controllers.conventions import (
+from gateway.controllers.problems import Claim
+from raven.errors import PeerError
+from raven.kube.conventions import (
     ENABLE_PROXY,
     ENABLE_TUNNEL,
     EXTRA_CIDRS,
@@ -25,8 +27,6 @@ from gateway.controllers.conventions import (
     address_of,
     port_of,
 )
-from gateway.controllers.problems import Claim
-from raven.errors import PeerError
 from raven.kube.gateways import Endpoint, Gateway, GatewayStatus, NodeInfo
 from raven.kube.objects import Condition, timestamp
 from raven.kube.resources import BlockAffinity, Node

@@ -13,7 +13,9 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from gateway.controllers.conventions import (
+from gateway.controllers.problems import Claim, claim, claims
+from raven.kube.client import Client
+from raven.kube.conventions import (
     CONFIG,
     ENDPOINT_LABEL,
     GATEWAY_LABEL,
@@ -27,8 +29,6 @@ from gateway.controllers.conventions import (
     Lanes,
     lanes,
 )
-from gateway.controllers.problems import Claim, claim, claims
-from raven.kube.client import Client
 from raven.kube.gateways import GATEWAYS_V1ALPHA1, Gateway, from_v1alpha1
 from raven.kube.objects import Kind, Meta, Resource
 from raven.kube.resources import (

@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin
 import msgspec
 import yaml
 
-from gateway.controllers.conventions import LOAD_BALANCER, PROXY, PUBLIC_IP, TUNNEL
 from raven.kube import gateways
+from raven.kube.conventions import LOAD_BALANCER, PROXY, PUBLIC_IP, TUNNEL
 
 ROOT = Path(__file__).parents[2]
 CRD = yaml.safe_load((ROOT / "deploy/kubernetes/crds/gateways.yaml").read_text())

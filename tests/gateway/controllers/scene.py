@@ -10,8 +10,8 @@ from typing import Any
 import trio
 
 from gateway.controllers.cluster import Cluster
-from gateway.controllers.conventions import ENABLE_PROXY, ENABLE_TUNNEL, GATEWAY_LABEL
 from raven import log
+from raven.kube.conventions import ENABLE_PROXY, ENABLE_TUNNEL, GATEWAY_LABEL
 from raven.kube.gateways import (
     GATEWAYS,
     Endpoint,

@@ -8,7 +8,7 @@ import httpx
 import trio
 import trio.testing
 
-from gateway.controllers.conventions import INTERNAL_SERVICE
+from raven.kube.conventions import INTERNAL_SERVICE
 from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1
 from raven.kube.objects import Meta
 from raven.kube.resources import SLICES, EndpointConditions, EndpointSlice, SliceEndpoint

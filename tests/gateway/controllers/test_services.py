@@ -7,7 +7,6 @@ import re
 import msgspec
 import pytest
 
-from gateway.controllers.conventions import Lanes
 from gateway.controllers.services import (
     as_v1beta1,
     exposing,
@@ -15,6 +14,7 @@ from gateway.controllers.services import (
     service_as_wanted,
     service_name,
 )
+from raven.kube.conventions import Lanes
 from raven.kube.gateways import Gateway, GatewayStatus
 from raven.kube.resources import ServicePort
 from tests.gateway.controllers.scene import gateway, node, proxy, tunnel

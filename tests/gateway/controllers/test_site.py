@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from gateway.controllers.conventions import EXTRA_CIDRS, Lanes
 from gateway.controllers.problems import claims
 from gateway.controllers.site import Facts, node_info, pod_networks, site_status
+from raven.kube.conventions import EXTRA_CIDRS, Lanes
 from raven.kube.gateways import Gateway, GatewayStatus
 from raven.kube.objects import Meta
 from raven.kube.resources import BlockAffinity, BlockAffinitySpec, Node
