@@ -25,6 +25,7 @@ from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
 from raven.errors import StateError
 from raven.kube.access import find_access
 from raven.kube.client import Client
+from raven.kube.cluster_info import ClusterInfo
 from raven.kube.conventions import PROXY
 from raven.kube.gateways import Gateway as SiteGateway
 from raven.names import is_name
@@ -67,6 +68,7 @@ class Kubernetes:
             tunnels=self._tunnels,
             log=self._log,
             signing=(of.state.cluster, self._sign),
+            info=self._info,
         )
 
     async def run(self) -> None:
@@ -126,6 +128,13 @@ class Kubernetes:
         ][:GATEWAYS_MAX]
         if known and known != list(self._of.broadcast.gateways.gateways):
             self._of.broadcast.list_gateways(GatewayList(revision=version, gateways=known))
+
+    def _info(self) -> ClusterInfo:
+        """What edges that join by the API server are told; the same by whichever gateway leads."""
+        of = self._of
+        known = {one.name: one.address for one in of.registry.known_gateways().gateways}
+        gateways = known or {of.state.name: str(of.advertise)}
+        return ClusterInfo(of.state.cluster, of.state.ca_pem, tuple(sorted(gateways.items())[:GATEWAYS_MAX]))
 
     async def _sign(self, node: str, csr_pem: str, asker: str) -> str:
         """The certificate of a node that Kubernetes vouches for; on disk already. Its earlier ones end.

@@ -18,16 +18,19 @@ from raven.kube.client import Client
 from raven.kube.errors import KubeError
 from raven.kube.objects import Condition, timestamp
 from raven.kube.resources import CERTIFICATE_REQUESTS, SECRETS, CertificateSigningRequest, Secret
+from raven.kube.signing import (
+    ALLOWED_USAGES,
+    NODE_ANNOTATION,
+    NODE_GROUP,
+    NODE_USER,
+    SIGNER,
+    TOKEN_GROUP,
+    TOKEN_USER,
+)
 from raven.names import is_cluster, is_name
 from raven.pki.csr import requested_name_untrusted
 from raven.pki.identity import node_identity
 
-SIGNER = "raven.openyurt.io/agent"
-NODE_ANNOTATION = "raven.openyurt.io/node"  # of a bootstrap token: the only node it serves
-USAGES = {"digital signature", "key encipherment", "client auth"}
-
-_NODE_PREFIX, _NODE_GROUP = "system:node:", "system:nodes"
-_TOKEN_PREFIX, _TOKEN_GROUP = "system:bootstrap:", "system:bootstrappers"
 _TOKEN_SECRET, _TOKEN_TYPE = "bootstrap-token-", "bootstrap.kubernetes.io/token"
 _TOKEN_NAMESPACE = "kube-system"
 
@@ -46,16 +49,20 @@ Sign = Callable[[str, str, str], Awaitable[str]]  # node, request in PEM, who as
 def token_of(request: CertificateSigningRequest) -> str:
     """The id of the bootstrap token that made the request; "" where none did."""
     spec = request.spec
-    if spec.username.startswith(_TOKEN_PREFIX) and _TOKEN_GROUP in spec.groups:
-        return spec.username.removeprefix(_TOKEN_PREFIX)
+    if spec.username.startswith(TOKEN_USER) and TOKEN_GROUP in spec.groups:
+        return spec.username.removeprefix(TOKEN_USER)
     return ""
 
 
-def judge(request: CertificateSigningRequest, *, cluster: str, token: Secret | None) -> Verdict:
-    """Whether who asked may have what is asked for; `token` is the bootstrap token's Secret, if one asked."""
+def judge(
+    request: CertificateSigningRequest, *, cluster: str, token: Secret | None, readable: bool = True
+) -> Verdict:
+    """Whether who asked may have what is asked for; `token` is the bootstrap token's Secret, if one asked,
+    and not `readable` says that we may not look at it.
+    """
     spec = request.spec
     usages = set(spec.usages)
-    if not usages <= USAGES or "client auth" not in usages:
+    if not usages <= ALLOWED_USAGES or "client auth" not in usages:
         return Verdict("deny", f"usages {', '.join(sorted(usages))}: expected client auth and what it needs")
     try:
         node = requested_name_untrusted(request_pem(request), lambda name: _uri(cluster, name))
@@ -63,12 +70,12 @@ def judge(request: CertificateSigningRequest, *, cluster: str, token: Secret | N
         return Verdict("deny", str(error))
     if not is_name(node):
         return Verdict("deny", f"{node[:64]!r} is no node's name")
-    if spec.username.startswith(_NODE_PREFIX) and _NODE_GROUP in spec.groups:
-        own = spec.username.removeprefix(_NODE_PREFIX)
+    if spec.username.startswith(NODE_USER) and NODE_GROUP in spec.groups:
+        own = spec.username.removeprefix(NODE_USER)
         if own == node:
             return Verdict("approve", f"node {own} asks for its own name", node)
         return Verdict("deny", f"node {own} may not have the name {node}")
-    if token_id := token_of(request):
+    if (token_id := token_of(request)) and readable:
         bound = _bound(token)
         if not bound:
             return Verdict("deny", f"bootstrap token {token_id} lacks the annotation {NODE_ANNOTATION}")
@@ -119,13 +126,20 @@ class CertificateReconciler:
             return ""
         if request.status.certificate or request.is_denied():
             return ""
-        verdict = judge(request, cluster=self._cluster, token=await self._token(request))
+        token, unreadable = None, None
+        try:
+            token = await self._token(request)
+        except KubeError as error:
+            unreadable = error  # what asks for too much is denied all the same
+        verdict = judge(request, cluster=self._cluster, token=token, readable=unreadable is None)
         if verdict.what == "deny":
             # Even what somebody approved: a second name in it would be signed for nobody knows whom.
             type, sub = ("Failed", "status") if request.is_approved() else ("Denied", "approval")
             await self._patch(request, type, "NotEntitled", verdict.message, sub)
             return verdict.message
         if not request.is_approved():
+            if unreadable is not None:
+                raise unreadable  # looked at again later: the right may be given, or an approval
             if verdict.what == "wait":
                 return verdict.message
             request = await self._patch(request, "Approved", "NameIsTheAskers", verdict.message, "approval")

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from gateway.controllers.certificates import SIGNER, CertificateReconciler, Sign
+from gateway.controllers.certificates import CertificateReconciler, Sign
+from gateway.controllers.cluster_info import ClusterInfoReconciler
 from gateway.controllers.reconcile import Reconciler
 from gateway.controllers.site import Measured
-from gateway.controllers.view import Key, View
+from gateway.controllers.view import INFO, Key, View
+from raven.errors import StateError
 from raven.kube.client import Client
+from raven.kube.cluster_info import ClusterInfo
 from raven.kube.controller import Queue
 from raven.kube.conventions import NAMESPACE
 from raven.kube.errors import KubeError
@@ -32,6 +36,7 @@ from raven.kube.resources import (
     CertificateSigningRequest,
     EndpointSlice,
 )
+from raven.kube.signing import SIGNER
 from raven.kube.watch import Cache
 from raven.topology.election import Health
 
@@ -55,10 +60,12 @@ class Cluster:
         log: FilteringBoundLogger,
         wall: Callable[[], float] = time.time,
         signing: tuple[str, Sign] | None = None,
+        info: Callable[[], ClusterInfo] | None = None,
     ) -> None:
         """`identity` is this gateway's; `namespace` and `service` name the Service of the gateways' pods;
         `tunnels` is what this gateway has measured of a node's. `signing` is the name of the certificates'
-        cluster and what signs; None leaves certificate requests alone.
+        cluster and what signs; None leaves certificate requests alone. `info` is what edges that join by
+        the API server are told; None publishes nothing.
         """
         self.client = client
         self.view: View | None = None  # None until the API server has told what it serves
@@ -85,6 +92,8 @@ class Cluster:
                 client, self.requests.objects, cluster=name, sign=sign, wall=wall
             )
 
+        self._info = ClusterInfoReconciler(client, wanted=info, log=log) if info is not None else None
+
     async def run(self) -> None:
         """Until cancelled."""
         try:
@@ -97,6 +106,8 @@ class Cluster:
                 nursery.start_soon(self.recorder.run)
                 if self.requests is not None:
                     nursery.start_soon(self.requests.run)
+                if self._info is not None:
+                    nursery.start_soon(self._info.cache.run)
                 await view.wait_synced()
                 self.ready.set()
                 nursery.start_soon(self.elector.run, self._lead)
@@ -109,8 +120,9 @@ class Cluster:
         found = [f"Kubernetes: {self._missing}"] if self._missing else []
         if self.view is not None:
             found += self.view.problems()
-        if self.requests is not None and self.requests.problem:
-            found.append(f"Kubernetes: {self.requests.problem}")
+        for cache in (self.requests, self._info.cache if self._info is not None else None):
+            if cache is not None and cache.problem:
+                found.append(f"Kubernetes: {cache.problem}")
         if self.elector.leading:
             found += [f"Kubernetes: {key}: {why}" for key, why in self.queue.problems.items()]
         return found
@@ -160,6 +172,7 @@ class Cluster:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.queue.run)
             nursery.start_soon(self._measure)
+            nursery.start_soon(self._publish)
 
     def _request_changed(
         self, before: CertificateSigningRequest | None, after: CertificateSigningRequest | None
@@ -174,7 +187,20 @@ class Cluster:
             if said := await self._certificates(key.name):
                 self._log.info("certificate request", name=key.name, said=said)
             return
+        if key == INFO:
+            assert self._info is not None
+            if said := await self._info():
+                self._log.info("cluster info", said=said)
+            return
         await self._reconciler(key)
+
+    async def _publish(self) -> None:
+        """Has the ConfigMap for joining edges looked at when it, or what it shall say, has changed."""
+        while self._info is not None:
+            with suppress(StateError):  # the registry cannot be read now; whoever reads it often says so
+                if self._info.is_due() and INFO not in self.queue.problems:  # else it comes back by itself
+                    self.queue.add(INFO)
+            await trio.sleep(MEASURE)
 
     async def _measure(self) -> None:
         """Has a site looked at again when the verdict about one of its candidates has changed."""

@@ -53,14 +53,14 @@ _LABELS = {GATEWAY_LABEL, TYPE_LABEL, ENDPOINT_LABEL, SERVICE_NAME_LABEL, MANAGE
 class Key(NamedTuple):
     """What to look at again."""
 
-    what: str  # site, services, internal, hosts, or request
+    what: str  # site, services, internal, hosts, info or request
     name: str = ""  # of the Gateway or the certificate request
 
     def __str__(self) -> str:
         return f"{self.what} {self.name}".rstrip()
 
 
-INTERNAL, HOSTS = Key("internal"), Key("hosts")
+INTERNAL, HOSTS, INFO = Key("internal"), Key("hosts"), Key("info")
 
 
 class Add(Protocol):

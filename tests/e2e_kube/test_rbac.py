@@ -32,6 +32,8 @@ REFUSED = [
     "approve signers.certificates.k8s.io/kubernetes.io/kube-apiserver-client",
     "sign signers.certificates.k8s.io/kubernetes.io/kube-apiserver-client",
     "list configmaps -n kube-system",
+    "list configmaps -n kube-public",
+    "patch configmaps/cluster-info -n kube-public",
     "get configmaps/extension-apiserver-authentication -n kube-system",
     "patch configmaps/raven-cfg -n kube-system",
     "patch services -n default",
@@ -159,6 +161,7 @@ def test_a_gateway_does_its_work_with_it(cluster: Cluster, gateway: Process) -> 
         server.apply(site)
         for what, arguments in {
             "the Lease": ("lease", NAME, "-n", "kube-system"),
+            "the cluster info": ("configmap", "raven-cluster-info", "-n", "kube-public"),
             "the hosts file": ("configmap", "edge-tunnel-nodes", "-n", "kube-system"),
             "the internal Service": internal,
             "the exposing Service": exposing,

@@ -11,14 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from gateway.controllers.certificates import (
-    NODE_ANNOTATION,
-    SIGNER,
-    CertificateReconciler,
-    judge,
-)
+from gateway.controllers.certificates import CertificateReconciler, judge
 from raven import log
 from raven.errors import RefusedError
+from raven.kube.errors import KubeError
 from raven.kube.objects import Condition, Meta
 from raven.kube.resources import (
     CERTIFICATE_REQUESTS,
@@ -28,9 +24,11 @@ from raven.kube.resources import (
     CertificateSigningRequestStatus,
     Secret,
 )
+from raven.kube.signing import NODE_ANNOTATION, SIGNER
 from raven.kube.watch import Cache
 from raven.pki.csr import make_csr
 from tests.kube.fake import FakeApi
+from tests.kube.fake import status as refusal
 from tests.pki.material import make_key
 
 CLUSTER = "lab"
@@ -187,6 +185,23 @@ async def test_an_administrators_approval_counts_but_not_for_everything(
     await reconciled(api, signer)
     assert state(api) == (["Approved", "Failed"], "")
     assert len(signer.signed) == 1
+
+
+async def test_a_token_that_may_not_be_read_waits_for_an_administrator(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    api, signer = FakeApi(), Signer()
+    api.fault = lambda asked: refusal(403, "Forbidden", "no") if "/secrets/" in asked.url.path else None
+    api.add(SECRETS, token("a"))
+    api.add(CERTIFICATE_REQUESTS, request(csr("a"), *TOKEN))
+    with pytest.raises(ExceptionGroup) as caught:  # a queue comes back to it
+        await reconciled(api, signer)
+    assert caught.group_contains(KubeError, match="get secrets bootstrap-token-abcdef", depth=1)
+    assert state(api) == ([], "")
+    approved = [{"type": "Approved", "status": "True", "reason": "Known", "message": "by hand"}]
+    api.change("certificatesigningrequests", "r", {"status": {"conditions": approved}})
+    await reconciled(api, signer)
+    assert state(api) == (["Approved"], "certificate of a")
 
 
 async def test_what_cannot_be_signed_says_why(autojump_clock: trio.testing.MockClock) -> None:
