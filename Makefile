@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+JOBS   ?= 2
 
 .PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams bench-packets bench-kube soak record transcript clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
-	@echo "make test [ARGS=...]      the whole suite; ARGS goes to pytest"
+	@echo "make test [ARGS=...]      the whole suite in JOBS=2 processes; ARGS goes to pytest"
 	@echo "make test-hostile         a million hostile datagrams against a WireGuard device (half a minute)"
 	@echo "make e2e-kube [ARGS=...]  kubectl, API servers and kubelets, real ones (root; builds Kubernetes once: 5 minutes)"
 	@echo "make lint                 ruff, mypy --strict, import-linter"
@@ -36,7 +37,7 @@ demo: setup system
 	@$(BIN)/python -m tests.demo $(ARGS)
 
 test: setup system
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-hostile: setup
 	@HOSTILE=1000000 $(BIN)/python -m pytest tests/wg/test_flood.py $(ARGS)

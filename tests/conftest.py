@@ -39,9 +39,21 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, end)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The quick tests first, so that a mistake in them is seen before the namespaces are built."""
-    items.sort(key=lambda item: item.get_closest_marker("netns") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The quick tests first, so that a mistake in them is seen before the namespaces are built.
+
+    Among several processes one takes all that is made of namespaces and daemons, from the start and one after
+    the other, since these need a core to themselves; the others share the rest, file by file.
+    """
+    shared_out = hasattr(config, "workerinput")  # this is one of several processes of pytest-xdist
+    items.sort(key=lambda item: _is_heavy(item) != shared_out)
+    for item in items:
+        group = "heavy" if _is_heavy(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _is_heavy(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(mark) is not None for mark in ("netns", "interop"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
