@@ -22,8 +22,9 @@ from raven.registry.interface import (
     Registry,
     TokenRecord,
 )
+from raven.registry.rules import REMEMBER
 from raven.registry.schema import STEPS
-from raven.registry.sqlite import REMEMBER, SqliteRegistry
+from raven.registry.sqlite import SqliteRegistry
 from tests.registry.disks import fill, small_disk
 
 NOW = 1_800_000_000.0
