@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from gateway.opening import opened
 from raven.errors import ConfigError, PeerError, RefusedError
 from raven.names import is_name
 from raven.oam.asker import name_untrusted
@@ -20,9 +21,8 @@ from raven.pki.token import hash_secret
 from raven.registry import files
 from raven.registry.ca_rotation import load_authority, load_cluster
 from raven.registry.follower_state import check_leads
-from raven.registry.gateway_state import read_pin, registry_path
+from raven.registry.gateway_state import read_pin
 from raven.registry.interface import AuditRecord, CredentialRecord
-from raven.registry.sqlite import open_existing
 
 Random = Callable[[int], bytes]
 
@@ -89,7 +89,7 @@ def create_certificate(
 
 def list_credentials(directory: Path, *, now: float) -> list[CredentialEntry]:
     """Every one that is remembered, newest first."""
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         return [_entry(record, now) for record in registry.credentials()]
 
 
@@ -99,7 +99,7 @@ def revoke_credential(directory: Path, credential_id: str, *, now: float) -> str
     RefusedError "credential-unknown".
     """
     check_leads(directory, now=now)
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         known = registry.credential(credential_id)
         if known is None or not registry.revoke_credential(credential_id, now=now):
             raise RefusedError(
@@ -112,7 +112,7 @@ def revoke_credential(directory: Path, credential_id: str, *, now: float) -> str
 
 def _remember(directory: Path, record: CredentialRecord, now: float) -> None:
     check_leads(directory, now=now)
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         registry.add_credential(record)
         registry.append_audit([_audit("access-created", record, now)])
 

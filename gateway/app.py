@@ -63,6 +63,7 @@ from raven.topology.model import IPNetwork
 
 if TYPE_CHECKING:
     from gateway.kubernetes import Kubernetes
+    from gateway.sharing import Sharing
 
 SEEN_INTERVAL = 60.0  # seconds between two writes of who was heard when; what a power cut may lose
 GATEWAYS_INTERVAL = 1.0  # seconds between two looks at which gateways there are; it takes 20 µs
@@ -111,8 +112,17 @@ def certified_hosts(options: GatewayOptions) -> list[str]:
 class Gateway:
     """One running gateway; its parts are public so that `report` can read them."""
 
-    def __init__(self, options: GatewayOptions, state: GatewayState, registry: Registry) -> None:
+    def __init__(
+        self,
+        options: GatewayOptions,
+        state: GatewayState,
+        registry: Registry,
+        *,
+        sharing: Sharing | None = None,
+    ) -> None:
+        """`sharing` where the registry is the one that the gateways of a Kubernetes cluster share."""
         self.options = options
+        self.sharing = sharing
         self.state = state
         self.registry = registry
         self.advertise = advertised(options, state.follower)
@@ -140,7 +150,8 @@ class Gateway:
         )
         self.following: Following | None = None
         self.followers: Followers | None = None
-        if state.follower is None:
+        listed = self.kubernetes is not None and self.kubernetes.listed
+        if state.follower is None and not listed:
             registry.record_gateway(state.name, address=str(self.advertise), now=time.time())
         self.broadcast = Broadcast(self.table, self.network, gateway_list(registry))
         self.oam = Oam(options, state, registry, self.table, self.audit)
@@ -155,7 +166,7 @@ class Gateway:
                 changed=self._list_gateways,
                 renewed=self._load_certificate,
             )
-        elif isinstance(registry, SqliteRegistry):
+        elif sharing is None and isinstance(registry, SqliteRegistry):
             self.followers = Followers(state=state, registry=registry)
         self.server = TunnelServer(
             table=self.table,
@@ -201,6 +212,8 @@ class Gateway:
             support.start_soon(self._watch_gateways)
             if self.following is not None:
                 support.start_soon(self.following.run)
+            if self.sharing is not None:
+                support.start_soon(self._guarded, "following the cluster's registry", self.sharing.run)
             support.start_soon(self._remember_seen)
             support.start_soon(self.oam.keep)
             support.start_soon(

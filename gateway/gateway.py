@@ -4,11 +4,10 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.opening import opened
 from raven.errors import RefusedError
 from raven.registry.follower_state import check_leads
-from raven.registry.gateway_state import registry_path
 from raven.registry.interface import AuditRecord
-from raven.registry.sqlite import open_existing
 
 
 class GatewayEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +20,7 @@ class GatewayEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_gateways(directory: Path, *, now: float) -> list[GatewayEntry]:
     """Every gateway, in the order they came; StateError when there is no gateway's state."""
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         return [
             GatewayEntry(name=one.name, address=one.address, created=one.created)
             for one in registry.known_gateways().gateways
@@ -31,7 +30,7 @@ def list_gateways(directory: Path, *, now: float) -> list[GatewayEntry]:
 def remove_gateway(directory: Path, name: str, *, now: float) -> None:
     """Agents leave it, and it may not follow any more. RefusedError "gateway-unknown"."""
     check_leads(directory, now=now)
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         known = {one.name: one for one in registry.known_gateways().gateways}
         if name not in known:
             raise RefusedError(

@@ -31,6 +31,10 @@ _Enrol = Callable[[JoinRequest, JoinToken, str, float], str]  # asker, now; the 
 
 ACCEPTED = "accepted"
 
+# Joins and renewals at a time. They may wait for an API server that is away, and may not take the threads
+# with which tunnels that are up note what their nodes say.
+ISSUING = trio.CapacityLimiter(8)
+
 LINGER = 2.0  # seconds the other end gets to read why it was refused
 LINGER_READS = 32  # of 64 KiB, the most that it can have sent ahead
 
@@ -123,9 +127,11 @@ class OwnEnroller:
         return self.authority.cluster
 
     async def enrol(self, request: JoinRequest, *, asker: str, now: float) -> str:
-        """As `Enroller` promises; in a thread, because it waits for the disk."""
+        """As `Enroller` promises; in a thread, because it waits for the disk, or for an API server."""
         enrol = self._enrol_gateway if request.role == "gateway" else self._enrol_node
-        return await trio.to_thread.run_sync(partial(self._enrol, enrol, request, asker, now))
+        return await trio.to_thread.run_sync(
+            partial(self._enrol, enrol, request, asker, now), limiter=ISSUING
+        )
 
     def _enrol(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,20 +20,22 @@ import trio
 
 from gateway.controllers import networks
 from gateway.controllers.cluster import Cluster
-from gateway.join import certificate_record
+from gateway.join import ISSUING, certificate_record
 from raven import log
-from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
+from raven.control.messages import GATEWAYS_MAX
 from raven.errors import StateError
 from raven.kube.access import find_access
 from raven.kube.client import Client
 from raven.kube.cluster_info import ClusterInfo
 from raven.kube.conventions import PROXY
+from raven.kube.errors import KubeError
 from raven.kube.gateways import Gateway as SiteGateway
 from raven.names import is_name
-from raven.pki.csr import key_hash, read_csr_untrusted
+from raven.pki.csr import PublicKey, key_hash, read_csr_untrusted
 from raven.pki.token import hash_secret, new_token
 from raven.registry import files
 from raven.registry.interface import CertificateRecord, TokenRecord
+from raven.registry.kubernetes import KubernetesRegistry, RegistryAwayError
 from raven.topology.election import Health
 from raven.topology.model import POD_NETWORKS_MAX, IPNetwork
 
@@ -47,6 +50,7 @@ class _Kept(msgspec.Struct):
     """What is remembered over a restart."""
 
     carried: dict[str, list[str]] = {}
+    listed: bool = False
 
 
 class Kubernetes:
@@ -59,7 +63,7 @@ class Kubernetes:
         self._of = of
         self._log = log.get("kubernetes")
         self._kept = options.state_dir / KEPT
-        self.carried = _read(self._kept)
+        self.carried, self.listed = _read(self._kept)  # listed: Gateways say where agents dial, or did
         self.cluster = Cluster(
             Client(access),
             identity=of.state.name,
@@ -99,8 +103,11 @@ class Kubernetes:
         while True:
             news = view.news
             gateways = list(view.gateways.objects.values())
-            await self._carry(networks.carried(gateways))
-            self._list(gateways, view.gateways.version)
+            try:
+                await self._list(gateways)
+                await self._carry(networks.carried(gateways))
+            except StateError as error:
+                self._log.warning("not kept for a restart", why=str(error))
             await news.wait()
             await trio.sleep(SETTLE)
 
@@ -113,21 +120,25 @@ class Kubernetes:
             live = self._of.table.live(node)
             if live is not None:
                 self._of.network.offer(node, live.hello.packets)
-        try:
-            data = msgspec.json.encode(_Kept({node: [*map(str, held)] for node, held in carried.items()}))
-            await trio.to_thread.run_sync(lambda: files.write(self._kept, data))
-        except StateError as error:
-            self._log.warning("not kept for a restart", why=str(error))
+        await self._keep()
 
-    def _list(self, gateways: Sequence[SiteGateway], version: int) -> None:
-        """Agents keep tunnels to all gateways that can be dialled; with none known, to those they have."""
-        known = [
-            KnownGateway(name=node, address=address)
-            for node, address in networks.dialled(gateways).items()
-            if is_name(node)
-        ][:GATEWAYS_MAX]
-        if known and known != list(self._of.broadcast.gateways.gateways):
-            self._of.broadcast.list_gateways(GatewayList(revision=version, gateways=known))
+    async def _keep(self) -> None:
+        carried = {node: [*map(str, held)] for node, held in self.carried.items()}
+        data = msgspec.json.encode(_Kept(carried, self.listed))
+        await trio.to_thread.run_sync(lambda: files.write(self._kept, data))
+
+    async def _list(self, gateways: Sequence[SiteGateway]) -> None:
+        """Agents keep tunnels to all gateways that can be dialled; with none known, to those they have.
+
+        The registry's list is what they are told, and it outlives a restart without the API server.
+        """
+        known = [(node, address) for node, address in networks.dialled(gateways).items() if is_name(node)]
+        if known:
+            keep = partial(self._of.registry.list_gateways, dict(known[:GATEWAYS_MAX]), now=time.time())
+            await trio.to_thread.run_sync(keep)
+        if known and not self.listed:
+            self.listed = True
+            await self._keep()
 
     def _info(self) -> ClusterInfo:
         """What edges that join by the API server are told; the same by whichever gateway leads."""
@@ -143,6 +154,8 @@ class Kubernetes:
         """
         key = read_csr_untrusted(csr_pem)
         now, of = time.time(), self._of
+        if of.sharing is not None:
+            return await self._admit(of.sharing.registry, node, key, asker, now)
         token = new_token(of.state.authority.pin, random=os.urandom)
 
         def enrol() -> CertificateRecord:
@@ -170,6 +183,28 @@ class Kubernetes:
 
         return (await trio.to_thread.run_sync(enrol)).pem
 
+    async def _admit(
+        self, registry: KubernetesRegistry, node: str, key: PublicKey, asker: str, now: float
+    ) -> str:
+        """The same in the registry that all gateways share. What fails for now is tried again: KubeError."""
+        authority = self._of.state.authority
+        admit = partial(
+            registry.admit,
+            node,
+            key_hash=key_hash(key),
+            now=now,
+            issue=lambda name: certificate_record(
+                authority.issue_node(name, key, now=now, random=os.urandom), now=now
+            ),
+            asker=asker,
+        )
+        try:
+            return (await trio.to_thread.run_sync(admit, limiter=ISSUING)).pem
+        except RegistryAwayError as error:
+            raise KubeError("unreachable", str(error)) from error
+        except StateError as error:
+            raise KubeError("failed", str(error)) from error
+
     def _tunnels(self, node: str, type: str) -> Health | None:
         """What this gateway has measured of a node's tunnel; None for one that never joined."""
         record = self._of.registry.node(node)
@@ -185,10 +220,10 @@ class Kubernetes:
         return Health(not down, lane.handshake_age_s or float("inf") if down else 0.0)
 
 
-def _read(path: Path) -> networks.Carried:
+def _read(path: Path) -> tuple[networks.Carried, bool]:
     """What was kept; nothing where there is nothing, or what is there cannot be read."""
     try:
-        kept = msgspec.json.decode(path.read_bytes(), type=_Kept).carried
-        return {node: tuple(map(ip_network, held)) for node, held in kept.items()}
+        kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
+        return {node: tuple(map(ip_network, held)) for node, held in kept.carried.items()}, kept.listed
     except (OSError, ValueError):  # a DecodeError is a ValueError; the cluster will tell anew
-        return {}
+        return {}, False

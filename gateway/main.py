@@ -54,22 +54,33 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     from gateway.following import CopiedRegistry
     from raven.registry.follower_state import read_follower_file
     from raven.registry.gateway_state import open_gateway
+    from raven.registry.shared_state import drop_shared_file
     from raven.registry.sqlite import SqliteRegistry
 
     follows = read_follower_file(options.state_dir, now=time.time()) is not None
+    sharing = None
+    if options.kubernetes_enabled and not follows:
+        from gateway.sharing import Sharing, shares  # who has no cluster does not pay for its client
+
+        sharing = Sharing(options) if shares(options) else None
     state = open_gateway(
         options.state_dir,
         hosts=certified_hosts(options),
         name=options.name or ("" if follows else host_name()),
         cluster=options.cluster or None,
         now=time.time(),
+        share=sharing.share if sharing is not None else None,
     )
     notifier = Notifier(os.environ)
     try:
-        kind = CopiedRegistry if follows else SqliteRegistry
-        registry = kind(state.registry, now=time.time())
+        if sharing is not None:
+            registry: SqliteRegistry = sharing.open(state)
+        else:
+            drop_shared_file(options.state_dir)
+            kind = CopiedRegistry if follows else SqliteRegistry
+            registry = kind(state.registry, now=time.time())
         try:
-            gateway = Gateway(options, state, registry)
+            gateway = Gateway(options, state, registry, sharing=sharing)
             if not registry.nodes() and not follows:
                 _invite(options.state_dir, str(gateway.advertise))
             trio.run(

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.opening import opened
 from gateway.token import checked_pod_cidrs
 from raven.errors import RefusedError
 from raven.registry.follower_state import check_leads
-from raven.registry.gateway_state import registry_path
 from raven.registry.interface import AuditRecord
-from raven.registry.sqlite import open_existing
 
 
 class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +31,7 @@ class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_nodes(directory: Path, *, now: float) -> list[NodeEntry]:
     """Every node that joined, by name; StateError when there is no gateway's state."""
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         expiries = registry.expiries()
         return [
             NodeEntry(
@@ -55,7 +54,7 @@ def allow_pods(directory: Path, name: str, cidrs: Sequence[str], *, now: float) 
     RefusedError "node-unknown", ConfigError for a range that no node may carry.
     """
     checked = checked_pod_cidrs(cidrs)
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         if not registry.allow_pods(name, checked):
             raise _unknown(name)
         registry.append_audit([_audit("pods-allowed", name, now, " ".join(checked))])
@@ -65,7 +64,7 @@ def allow_pods(directory: Path, name: str, cidrs: Sequence[str], *, now: float) 
 def remove_node(directory: Path, name: str, *, now: float) -> None:
     """Forgets the node and revokes its certificates; RefusedError "node-unknown" when it is not there."""
     check_leads(directory, now=now)
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         if not registry.remove_node(name, now=now):
             raise _unknown(name)
         registry.append_audit([_audit("node-removed", name, now)])

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from raven.config import (
     LISTEN,
@@ -249,6 +249,15 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
             expected="the name of a Service",
         ),
     ] = "raven-gateway"
+    kubernetes_registry: Annotated[
+        Literal["auto", "cluster", "local"],
+        option(
+            "Where the CA, nodes and tokens are: cluster for objects in this gateway's namespace, which all "
+            "gateways there share, local for --state-dir alone. auto: cluster in a pod, local elsewhere.",
+            metavar="WHERE",
+            expected="auto, cluster or local",
+        ),
+    ] = "auto"
     devices: Annotated[
         int,
         option(

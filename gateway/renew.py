@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 import trio
 
-from gateway.join import certificate_record
+from gateway.join import ISSUING, certificate_record
 from raven.control.messages import GatewayHello, Renewed, RenewRefused
 from raven.errors import PeerError, RefusedError, StateError
 from raven.net.tls import Peer
@@ -86,14 +86,15 @@ async def renew(
             ),
             asker=address,
             due=overlap and is_outdated(node, serial, authority=authority, registry=registry),
-        )
+        ),
+        limiter=ISSUING,
     )
 
 
 def is_outdated(node: str, serial: str, *, authority: Authority, registry: Registry) -> bool:
     """Whether another CA than the current one has signed that certificate. StateError."""
     return any(
-        record.serial == serial and not authority.issued(load_leaf(record.pem.encode("ascii")))
+        record.serial == serial and record.pem and not authority.issued(load_leaf(record.pem.encode("ascii")))
         for record in registry.certificates(node)
     )
 

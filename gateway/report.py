@@ -43,6 +43,8 @@ def snapshot(of: Gateway) -> GatewaySnapshot:
         problems += of.kubernetes.problems()
     if of.following is not None:
         problems += of.following.problems()
+    if of.sharing is not None:
+        problems += of.sharing.problems()
     if of.audit.dropped:
         problems.append(f"{of.audit.dropped} audit lines are in the log only: the registry did not take them")
     return GatewaySnapshot(

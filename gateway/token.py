@@ -12,13 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from gateway.opening import opened
 from raven.errors import ConfigError, PeerError, RefusedError
 from raven.names import is_name
 from raven.pki.token import hash_secret, new_token
 from raven.registry.follower_state import check_leads
-from raven.registry.gateway_state import read_pin, registry_path
+from raven.registry.gateway_state import read_pin
 from raven.registry.interface import AuditRecord, Registry, TokenRecord
-from raven.registry.sqlite import open_existing
 from raven.topology.model import parse_pod_networks_untrusted
 
 TTL_DEFAULT = 3600.0  # seconds
@@ -59,7 +59,7 @@ def create_token(
     """
     check_leads(directory, now=now)
     pin = read_pin(directory, now=now)
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         return add_token(
             registry,
             pin,
@@ -132,14 +132,14 @@ class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_tokens(directory: Path, *, now: float) -> list[TokenEntry]:
     """Every token that is remembered, newest first; StateError when there is no gateway's state."""
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         return [_entry(token, now) for token in registry.tokens()]
 
 
 def revoke_token(directory: Path, token_id: str, *, now: float) -> None:
     """Nobody joins with it any more; who has joined stays. RefusedError "token-unknown"."""
     check_leads(directory, now=now)
-    with open_existing(registry_path(directory), now=now) as registry:
+    with opened(directory, now=now) as registry:
         if not registry.remove_token(token_id):
             raise RefusedError(
                 "token-unknown", f"there is no token {token_id}; `raven-gateway token list` shows all"

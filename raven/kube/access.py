@@ -10,7 +10,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,15 @@ class Access:
     context: ssl.SSLContext | None = field(default=None, repr=False)  # None: plain HTTP, for tests
     token: Token | None = None
 
+    def within(self, namespace: str) -> Access:
+        """The same API server and standing, in another namespace."""
+        return replace(self, namespace=namespace)
+
+
+def is_pod(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is a pod with a ServiceAccount."""
+    return "KUBERNETES_SERVICE_HOST" in environ and (SERVICE_ACCOUNT / "token").exists()
+
 
 def find_access(kubeconfig: str = "", *, environ: Mapping[str, str] = os.environ) -> Access:
     """From the file that was named, else from inside a pod, else from $KUBECONFIG or ~/.kube/config.
@@ -56,7 +65,7 @@ def find_access(kubeconfig: str = "", *, environ: Mapping[str, str] = os.environ
     """
     if kubeconfig:
         return read_kubeconfig(Path(kubeconfig))
-    if "KUBERNETES_SERVICE_HOST" in environ and (SERVICE_ACCOUNT / "token").exists():
+    if is_pod(environ):
         return in_cluster(environ)
     path = environ.get("KUBECONFIG", "").split(":")[0] or str(Path.home() / ".kube" / "config")
     if not Path(path).exists():

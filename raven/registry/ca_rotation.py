@@ -26,8 +26,8 @@ Random = Callable[[int], bytes]
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keeps the command that stages a CA and the gateway that takes it apart, for some milliseconds."""
+def alone(directory: Path) -> Iterator[None]:
+    """Keeps who stages a CA and the gateway that takes it apart, for some milliseconds."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -80,7 +80,7 @@ def stage(directory: Path, *, now: float, random: Random) -> Authority:
 
     RefusedError "rotating" during an overlap.
     """
-    with _alone(directory):
+    with alone(directory):
         return _stage(directory, now, random)
 
 
@@ -111,7 +111,7 @@ def retire(directory: Path) -> None:
 def take_staged(directory: Path, issue_gateway: Callable[[Authority], str], *, now: float) -> None:
     """Called under the gateway's lock: ends an overlap, makes a staged CA the current one."""
     try:
-        with _alone(directory):
+        with alone(directory):
             _take_staged(directory, issue_gateway, now)
     except OSError as error:
         raise files.failed(directory, "change the CA in this directory", error) from error

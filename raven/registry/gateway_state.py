@@ -21,7 +21,7 @@ from raven.pki.ca import Authority, canonical_host
 from raven.pki.certificate import Leaf, load_ca_certificate, load_leaf, pin_of
 from raven.pki.csr import Key, key_hash, key_pem, load_key, new_key
 from raven.pki.identity import gateway_identity
-from raven.registry import ca_rotation, files
+from raven.registry import ca_rotation, files, shared_ca
 from raven.registry.follower_state import FollowerFile, read_follower_file
 from raven.registry.wg_key import read_wg_key, write_wg_key
 from raven.wg.primitives import DhPrivateKey
@@ -79,14 +79,12 @@ class GatewayState:
         return True
 
     def follow_rotation(self, *, now: float, random: Random = os.urandom) -> bool:
-        """True when the CA has changed by `ca rotate` or `ca retire`: then load everything again."""
-        if self.own_authority is None or not ca_rotation.is_changing(self.directory, now=now):
+        """True when the CA has changed, by a command or in the cluster: then load everything again."""
+        if self.own_authority is None or not (
+            ca_rotation.is_changing(self.directory, now=now) or shared_ca.is_adopted(self.directory)
+        ):
             return False
-        ca_rotation.take_staged(
-            self.directory,
-            lambda current: _previous_leaf(self.directory, current, self.name, self.hosts, now, random),
-            now=now,
-        )
+        _take_authority(self.directory, self.name, self.hosts, now, random)
         self.own_authority = _authority(self.directory, self.cluster, now, random)
         self.ca_pem = self.own_authority.certificate_pem
         self.leaf = _leaf(self.directory, self.authority, self.name, self.hosts, now, random)
@@ -114,14 +112,16 @@ def open_gateway(
     cluster: str | None = None,
     now: float,
     random: Random = os.urandom,
+    share: Callable[[Path], None] | None = None,
 ) -> GatewayState:
     """The gateway's state, made on first start and completed when that was interrupted; locked until
     closed.
 
     `hosts` are the names and addresses of --advertise, without ports: the gateway's certificate is
     re-issued when they change or it nears its end. `cluster` None means the one there is, or a random one
-    on first start. StateError when another gateway holds the directory or a file in it cannot be used;
-    ConfigError when an argument cannot be.
+    on first start. `share` is called under the lock where the CA is shared: it leaves in `adopted/` what
+    the cluster has (`shared_ca`). StateError when another gateway holds the directory or a file in it cannot
+    be used; ConfigError when an argument cannot be.
     """
     if not is_name(name):
         raise ConfigError(f"gateway name {name!r}: expected lower-case letters, digits, '-' and '.'")
@@ -135,11 +135,10 @@ def open_gateway(
         if (follower := read_follower_file(directory, now=now)) is not None:
             return _open_follower(directory, follower, lock, name=name, cluster=cluster, now=now)
         first_start = not (directory / "ca.key").exists()
-        ca_rotation.take_staged(
-            directory,
-            lambda current: _previous_leaf(directory, current, name, tuple(hosts), now, random),
-            now=now,
-        )
+        _take_authority(directory, name, tuple(hosts), now, random)
+        if share is not None:
+            share(directory)
+            _take_authority(directory, name, tuple(hosts), now, random)
         authority = _authority(directory, cluster, now, random)
         leaf = _leaf(directory, authority, name, tuple(hosts), now, random)
         wg_private_key = _wg_key(directory, now, random)
@@ -227,7 +226,7 @@ def _authority(directory: Path, cluster: str | None, now: float, random: Random)
         if path.exists() or registry_path(directory).exists():
             raise StateError(f"{key_path}: missing, while the rest of the cluster is there. {_CA_REMEDY}")
         if not name_path.exists():
-            files.write(name_path, f"{cluster or _new_cluster(random)}\n".encode())
+            files.write(name_path, f"{cluster or new_cluster(random)}\n".encode())
         files.write(key_path, key_pem(new_key(random)))
     name = files.read(name_path).decode("ascii", "replace").removesuffix("\n")
     if not is_cluster(name):
@@ -283,10 +282,22 @@ def _issue(
     return leaf
 
 
+def _take_authority(directory: Path, name: str, hosts: tuple[str, ...], now: float, random: Random) -> None:
+    """Makes whatever was adopted or staged the directory's CA, and ends an overlap that is over."""
+
+    def issue(before: Authority) -> str:
+        return _previous_leaf(directory, before, name, hosts, now, random)
+
+    shared_ca.take_adopted(directory, issue)
+    ca_rotation.take_staged(directory, issue, now=now)
+
+
 def _previous_leaf(
     directory: Path, current: Authority, name: str, hosts: tuple[str, ...], now: float, random: Random
 ) -> str:
     """The gateway's certificate from a CA that is about to go, for the whole overlap."""
+    if not (directory / "gateway.key").exists():
+        files.write(directory / "gateway.key", key_pem(new_key(random)))
     key = _load_key(directory / "gateway.key", now)
     return current.issue_gateway(name, key.public_key(), hosts=hosts, now=now, random=random).pem
 
@@ -305,6 +316,6 @@ def _load_key(path: Path, now: float, remedy: str = _LEAF_REMEDY) -> Key:
         raise files.corrupt(path, "not a P-256 private key", remedy, now=now) from error
 
 
-def _new_cluster(random: Random) -> str:
+def new_cluster(random: Random) -> str:
     """A name nobody has to think of: 40 random bits in 8 characters, told apart by eye."""
     return base64.b32encode(random(5)).decode("ascii").lower()

@@ -170,6 +170,10 @@ class Registry(Protocol):
         """Called when a gateway starts: this is where agents dial it."""
         ...
 
+    def list_gateways(self, addresses: Mapping[str, str], *, now: float) -> None:
+        """Called when somebody else knows which gateways there are: these, by name, no others. Durable."""
+        ...
+
     def add_token(self, token: TokenRecord) -> None:
         """Durable."""
         ...

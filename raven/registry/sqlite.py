@@ -109,7 +109,6 @@ class SqliteRegistry:
         gateway_rows.record(self._database, name, address=address, now=now)
 
     def list_gateways(self, addresses: Mapping[str, str], *, now: float) -> None:
-        """Called when somebody else knows which gateways there are: these, by name, and no others."""
         gateway_rows.replace(self._database, addresses, now=now)
 
     def readdress_gateway(self, name: str, *, address: str, now: float) -> None:

@@ -22,7 +22,6 @@ _APPLIED = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Role", "
 REFUSED = [
     "get secrets -n kube-system",  # only with bootstrap-tokens/
     "list secrets -n kube-system",
-    "get secrets -n raven-system",
     "get secrets -n default",
     "list secrets",
     "patch nodes",
@@ -34,6 +33,9 @@ REFUSED = [
     "list configmaps -n kube-system",
     "list configmaps -n kube-public",
     "patch configmaps/cluster-info -n kube-public",
+    "list configmaps",
+    "update secrets -n raven-system",
+    "deletecollection secrets -n raven-system",
     "get configmaps/extension-apiserver-authentication -n kube-system",
     "patch configmaps/raven-cfg -n kube-system",
     "patch services -n default",
@@ -53,6 +55,8 @@ PERMITTED = [  # what the walk below does not come by
     "sign signers.certificates.k8s.io/raven.openyurt.io/agent",
     "get events -n default",
     "patch events -n default",
+    "delete configmaps -n raven-system",
+    "delete secrets -n raven-system",
 ]
 
 
@@ -121,7 +125,7 @@ def gateway(cluster: Cluster, account: Path) -> Iterator[Process]:
         *("--socket", f"{directory}.sock", "--metrics-listen", "off", "--advertise", "127.0.0.1:11262"),
         *("--agents-listen", "127.0.0.1:11262", "--oam-listen", "127.0.0.1:11264"),
         *("--kubernetes-enabled", "--kubernetes-kubeconfig", str(account)),
-        *("--kubernetes-service", "raven-gateway-agents"),
+        *("--kubernetes-service", "raven-gateway-agents", "--kubernetes-registry", "cluster"),
         name="raven-gateway@rbac",
     )
     yield running
@@ -168,6 +172,7 @@ def test_a_gateway_does_its_work_with_it(cluster: Cluster, gateway: Process) -> 
             "their slices": slices,
         }.items():
             wait_until(lambda arguments=arguments: _there(cluster, *arguments), what=what, seconds=SECONDS)  # type: ignore[misc]
+        assert _there(cluster, "secret", "raven-ca", "-n", NAMESPACE)
         active = server.json("get", "gateways.raven.openyurt.io", SITE)["status"]["activeEndpoints"]
         assert [one["nodeName"] for one in active] == [node]
         selector = f"involvedObject.name={SITE}"
