@@ -1,6 +1,6 @@
 """Where the programs of Kubernetes are: what `.ci/kubernetes` has built, or KUBE_BIN_DIR.
 
-Flags differ between versions, so the minor version is read from the kubelet itself.
+Flags differ between versions, so the version is read from the kubelet itself.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.lab import world
 
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+_CLIENT = ("version", "--client")
 PACKAGES = {"etcd": "etcd-server", "containerd": "containerd", "ctr": "containerd", "runc": "runc"}
 
 
@@ -23,11 +24,19 @@ class Binaries:
 
     directory: Path
     kubectl: str
-    minor: int  # 20 for Kubernetes 1.20
+    version: str  # of the kubelet and so of all of them, such as v1.20.2
     busybox: Path  # statically linked, for the pods' image
 
     def __getitem__(self, program: str) -> str:
         return str(self.directory / program)
+
+    @property
+    def minor(self) -> int:
+        """20 for Kubernetes 1.20."""
+        return int(self.version.split(".")[1])
+
+    def __str__(self) -> str:
+        return f"Kubernetes {self.version} from {self.directory}, kubectl {_said(self.kubectl, *_CLIENT)}"
 
 
 def cache() -> Path:
@@ -65,15 +74,20 @@ def missing() -> str:
     return ""
 
 
+@functools.cache
 def find() -> Binaries:
     """The programs; call it once `missing` has found nothing."""
-    kubelet = directory() / "kubelet"
-    said = subprocess.run([kubelet, "--version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"v1\.(\d+)", said)
     kubectl = _kubectl()
-    assert version is not None, said
     assert kubectl is not None
-    return Binaries(directory(), kubectl, int(version[1]), cache() / "busybox")
+    return Binaries(directory(), kubectl, _said(directory() / "kubelet", "--version"), cache() / "busybox")
+
+
+def _said(program: str | Path, *arguments: str) -> str:
+    """The version that `program` says it is of."""
+    said = subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"v1\.\d+[^\s\"]*", said)
+    assert version is not None, said
+    return version[0]
 
 
 def _kubectl() -> str | None:

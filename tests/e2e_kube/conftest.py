@@ -14,6 +14,13 @@ TIMEOUT = (
 )
 
 
+def pytest_report_header() -> str:
+    """On what the tests run: a result counts for that version and no other."""
+    if reason := binaries.missing():
+        return f"no Kubernetes: {reason}"
+    return str(binaries.find())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "e2e_kube" in item.path.parts:

@@ -3,12 +3,15 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e_kube.cluster import Cluster
 from tests.lab.machine import Result
 
+RULES = 23  # the minor version from which API servers know rules in a CRD; from 25 on they apply them
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 # What the Prometheus operator installs, as far as admitting its objects goes.
 SERVICE_MONITORS = """
@@ -40,16 +43,34 @@ def rendered(overlay: str) -> str:
     return done.stdout
 
 
+def installable(cluster: Cluster, overlay: str = "base") -> list[dict[str, Any]]:
+    """`overlay` as this cluster's API server takes it: what `kubernetes-1.20` changes, in the others too."""
+    objects = list(yaml.safe_load_all(rendered(overlay)))
+    return objects if cluster.binaries.minor >= RULES else [_aged(one) for one in objects]
+
+
+def _aged(obj: dict[str, Any]) -> dict[str, Any]:
+    if obj["kind"] == "PodDisruptionBudget":
+        obj["apiVersion"] = "policy/v1beta1"
+    elif obj["kind"] == "CustomResourceDefinition":
+        remove_rules(obj)
+    return obj
+
+
+def remove_rules(schema: Any) -> None:
+    """Takes the rules out of a CRD, in place."""
+    if isinstance(schema, dict):
+        schema.pop("x-kubernetes-validations", None)
+        for inner in schema.values():
+            remove_rules(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            remove_rules(inner)
+
+
 def _dry_run(cluster: Cluster, manifests: str) -> Result:
-    options = apply_options(cluster)
-    return cluster.server.kubectl(
-        "apply", "--dry-run=server", *options, "-f", "-", text=manifests, check=False
-    )
-
-
-def apply_options(cluster: Cluster) -> tuple[str, ...]:
-    """An old kubectl knows not all of our CRD; the server still checks what it knows."""
-    return ("--validate=false",) if cluster.binaries.minor < 23 else ()
+    """Without any option, as an operator types it: kubectl checks what it knows, and the server all of it."""
+    return cluster.server.kubectl("apply", "--dry-run=server", "-f", "-", text=manifests, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +79,42 @@ def namespace(cluster: Cluster) -> None:
     cluster.server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "raven-system"}})
 
 
-@pytest.mark.parametrize("overlay", ["base", "streams-only", "kubernetes-1.20", "crds"])
+@pytest.mark.parametrize("overlay", ["base", "streams-only", "crds"])
 def test_the_server_admits_all_of_it(cluster: Cluster, namespace: None, overlay: str) -> None:
-    manifests = rendered(overlay)
-    if cluster.binaries.minor < 21:
-        # What kubernetes-1.20 is for; here the rest of the others is of interest.
-        manifests = manifests.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n")
-    elif overlay == "kubernetes-1.20":
-        pytest.skip("this API server is newer and has no policy/v1beta1")
+    _admitted(cluster, yaml.safe_dump_all(installable(cluster, overlay)), crds_only=overlay == "crds")
+
+
+def test_older_servers_have_an_overlay(cluster: Cluster, namespace: None) -> None:
+    """It is what the tests make of the base, and the server takes it as it is."""
+    manifests = rendered("kubernetes-1.20")
+    wanted = [_aged(one) for one in yaml.safe_load_all(rendered("base"))]
+    assert list(yaml.safe_load_all(manifests)) == wanted
+    if cluster.binaries.minor >= 25:
+        refused = _dry_run(cluster, manifests)  # newer servers have no policy/v1beta1: the overlay is needed
+        assert refused.code != 0
+        assert "PodDisruptionBudget" in refused.err
+    else:
+        _admitted(cluster, manifests)
+
+
+def test_a_newer_kubectl_takes_the_overlay_for_its_server(cluster: Cluster, namespace: None) -> None:
+    """As an operator has it, who renders the kustomization with the kubectl that applies it."""
+    program = shutil.which("kubectl")
+    overlay = MANIFESTS / ("base" if cluster.binaries.minor >= RULES else "kubernetes-1.20")
+    rendered(overlay.name)  # skips where there is none, or an old one
+    assert program is not None
+    config = ("--kubeconfig", str(cluster.server.kubeconfig))
+    apply = ("apply", "--dry-run=server", "-k", str(overlay))
+    admitted = cluster.world.cloud.run(program, *config, *apply, seconds=60, check=False)
+    assert admitted.code == 0, admitted.err
+
+
+def _admitted(cluster: Cluster, manifests: str, *, crds_only: bool = False) -> None:
     admitted = _dry_run(cluster, manifests)
     assert admitted.code == 0, admitted.err
     kinds = {line.partition("/")[0] for line in admitted.out.splitlines()}
     wanted = {"customresourcedefinition.apiextensions.k8s.io"}
-    if overlay != "crds":
+    if not crds_only:
         roles = {f"{kind}.rbac.authorization.k8s.io" for kind in ("role", "rolebinding", "clusterrole")}
         wanted |= {"daemonset.apps", "service", "configmap", "serviceaccount"} | roles
     assert wanted <= kinds
@@ -85,7 +129,7 @@ def test_the_server_admits_the_service_monitor(cluster: Cluster, namespace: None
 
 def test_a_typing_error_is_not_admitted(cluster: Cluster, namespace: None) -> None:
     """The proof that the dry run looks at anything."""
-    broken = rendered("kubernetes-1.20").replace("hostNetwork: true", "hostNetwork: [maybe]")
-    refused = _dry_run(cluster, broken)
+    manifests = yaml.safe_dump_all(installable(cluster))
+    refused = _dry_run(cluster, manifests.replace("hostNetwork: true", "hostNetwork: [maybe]"))
     assert refused.code != 0
     assert "hostNetwork" in refused.err

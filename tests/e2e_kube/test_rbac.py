@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e_kube.cluster import Cluster
-from tests.e2e_kube.test_manifests import apply_options, rendered
+from tests.e2e_kube.test_manifests import installable, rendered
 from tests.lab.process import Process
 from tests.lab.waiting import wait_until
 
@@ -86,12 +86,7 @@ def _can(cluster: Cluster, question: str) -> str:
 @pytest.fixture(scope="module")
 def account(cluster: Cluster) -> Iterator[Path]:
     """A kubeconfig of the account, which the base has made."""
-    objects = "\n---\n".join(
-        one
-        for one in rendered("base").split("\n---\n")
-        if f"\n{one}".partition("\nkind: ")[2].startswith(_APPLIED)
-    )
-    cluster.server.kubectl("apply", *apply_options(cluster), "-f", "-", text=objects)
+    cluster.server.apply(*(one for one in installable(cluster) if one["kind"].startswith(_APPLIED)))
     cluster.server.kubectl("wait", "--for=condition=Established", "crd/gateways.raven.openyurt.io")
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{NAME}/token"
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
