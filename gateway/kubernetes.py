@@ -210,9 +210,13 @@ class Kubernetes:
         record = self._of.registry.node(node)
         if record is None:
             return None
-        if self._of.table.live(node) is None:
-            seen = record.last_seen
-            return Health(False, max(0.0, time.time() - seen) if seen is not None else float("inf"))
+        live = self._of.table.live(node)
+        if live is None:
+            # Who has only just joined is on its way.
+            seen = record.created if record.last_seen is None else record.last_seen
+            return Health(False, max(0.0, time.time() - seen))
+        if (since := live.tunnel.suspended_since) is not None:  # its streams wait, but it carries nothing
+            return Health(False, trio.current_time() - since)
         if type == PROXY or self._of.network.off:
             return Health(True, 0.0)
         lane = self._of.network.node_lane(node)
