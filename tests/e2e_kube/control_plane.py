@@ -79,8 +79,12 @@ class ControlPlane:
         self._authority = authority
         self._directory = machine.directory / "control-plane"
         self._next_port = PORT
+        self._commands: dict[int, tuple[str, ...]] = {}  # of API servers, by port
 
-    def start(self) -> ApiServer:
+    def start(self, *flags: str, managers: bool = True) -> ApiServer:
+        """The cluster's own API server, with `flags` of its own; without `managers` nothing in the cluster
+        acts by itself.
+        """
         self._directory.mkdir()
         self._make_identities()
         machine = self._machine
@@ -90,7 +94,9 @@ class ControlPlane:
             *("--listen-peer-urls", "http://127.0.0.1:2380", "--log-level", "warn"),
             name="etcd",
         ).ready(2379, seconds=60)
-        server = self.api_server()
+        server = self.api_server(*flags)
+        if not managers:
+            return server
         manager = (
             *(self._binaries["kube-controller-manager"], "--leader-elect=false", "--bind-address=127.0.0.1"),
             f"--kubeconfig={self._authority.kubeconfig('controller-manager', server.url)}",
@@ -126,7 +132,7 @@ class ControlPlane:
             (directory / "egress.yaml").write_text(json.dumps(_egress(egress)))
             flags.append(f"--egress-selector-config-file={directory}/egress.yaml")
         names = {f"/etc/{file}": directory / file for file in ("hosts", "resolv.conf")}
-        command = seeing(names, self._binaries["kube-apiserver"], *flags)
+        command = self._commands[port] = seeing(names, self._binaries["kube-apiserver"], *flags)
         process = self._machine.start(*command, name=f"kube-apiserver-{port}")
         url = f"https://{wires.CLOUD}:{port}"
         kubeconfig = self._authority.kubeconfig("admin", url, directory=directory)
@@ -134,7 +140,15 @@ class ControlPlane:
             self._machine, process, self._binaries.kubectl, kubeconfig, port, directory / "hosts"
         )
         server.name_hosts(hosts or {})
-        process.ready(port, seconds=_START)
+        return self._ready(server)
+
+    def start_again(self, server: ApiServer) -> ApiServer:
+        """The same API server, of which nothing runs any more, as a new process."""
+        process = self._machine.start(*self._commands[server.port], name=server.process.name)
+        return self._ready(dataclasses.replace(server, process=process))
+
+    def _ready(self, server: ApiServer) -> ApiServer:
+        process = server.process.ready(server.port, seconds=_START)
         ready = lambda: process.alive and not server.kubectl("get", "--raw", "/readyz", check=False).code  # noqa: E731
         try:
             wait_until(ready, what="the API server to be ready", seconds=_START)
