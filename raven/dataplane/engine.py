@@ -10,25 +10,24 @@ import dataclasses
 import functools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from raven.dataplane.link import LinkState, LinkWatch
 from raven.dataplane.offloads import TUN_TCP, TUN_UDP, Offloads
 from raven.dataplane.routes import RouteWatch
+from raven.dataplane.sending import Sender
 from raven.dataplane.tun import READ_MAX, LinkGone, Tun
 from raven.dataplane.udp import Udp, UdpError, UdpSocket
+from raven.dataplane.writing import Writer
 from raven.errors import PeerError
 from raven.ip import header as h
-from raven.ip.burst import worth_joining
 from raven.ip.open_checksum import complete_checksum
 from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
-from raven.wg.device import Device, Transmit
+from raven.wg.device import Device
 from raven.wg.keypair import run_limit
 
 if TYPE_CHECKING:
-    from raven.ip.gro import Joined, Joiner
     from raven.ip.gso import Cutter
 
 log = logging.getLogger("raven.engine")
@@ -43,8 +42,6 @@ _TOGETHER: Final = 4
 _ROUTES_PAUSE: Final = 0.5
 # Superpackets that contradict their own header, after which the kernel is asked for none any more.
 _CONTRADICTIONS_MAX: Final = 8
-# What one wake-up can leave behind: its superpackets, and as much again from timers and received bursts.
-_WAITING_MAX: Final = 4 * _BURSTS
 
 
 class Engine:
@@ -69,17 +66,16 @@ class Engine:
         self._routes_looked_at = 0.0
         self._state = LinkState(up=False, mtu=device.mtu)
         device.link_down()
-        self._udp: Udp | None = None
         self._offloads = offloads or Offloads()
         for name, why in tun.refused_offloads().items():
             self._offloads.failed(name, why)
         self._contradictions = 0
+        self._sender = Sender(loop, device, self._may_read)
+        self._writer = Writer(tun, device, self._offloads)
         # One for each read of a wake-up: the device may be given several packets in one call.
         self._buffers = [memoryview(bytearray(READ_MAX)) for _ in range(_BURSTS)]
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        # What the sockets did not take, copied. Meanwhile the TUN device is not read: its queue waits.
-        self._waiting: deque[Transmit] = deque()
 
     def start(self) -> None:
         self._loop.add_reader(self._link.fileno(), self._link_changed)
@@ -89,7 +85,7 @@ class Engine:
 
     def stop(self) -> None:
         """Lets go of sockets and descriptors; the TUN device stays its owner's."""
-        self._close_udp()
+        self._sender.close()
         self._loop.remove_reader(self._tun.fileno())
         self._loop.remove_reader(self._link.fileno())
         self._link.close()
@@ -99,19 +95,13 @@ class Engine:
             if timer is not None:
                 timer.cancel()
 
-    # Made at first need, because they bring numpy: 12 MB, and most devices of a site never see a burst.
+    # Made at first need, because it brings numpy: 12 MB, and most devices of a site never see a burst.
 
     @functools.cached_property
     def _cutter(self) -> "Cutter":
         from raven.ip.gso import Cutter
 
         return Cutter()
-
-    @functools.cached_property
-    def _joiner(self) -> "Joiner":
-        from raven.ip.gro import Joiner
-
-        return Joiner(udp=self._offloads.works(TUN_UDP))
 
     # From the UAPI --------------------------------------------------------------------------------
 
@@ -123,7 +113,7 @@ class Engine:
 
     def configure(self, change: DeviceChange) -> None:
         """Applies all of `change`, or nothing: UapiError."""
-        device, current = self._device, self._udp
+        device, current = self._device, self._sender.udp
         fresh: Udp | None = None
         port = change.listen_port
         if self._state.up and port is not None and (current is None or port != current.port):
@@ -140,7 +130,7 @@ class Engine:
                 fresh.close()
             raise
         if fresh is not None:
-            self._close_udp()
+            self._sender.close()
             self._use_udp(fresh)
             device.link_up(now)
         self._flush(now)
@@ -154,14 +144,14 @@ class Engine:
             self._ended("")
             return
         self._device.mtu = state.mtu
-        if state.up and self._udp is None:
+        if state.up and self._sender.udp is None:
             try:
                 self._use_udp(_open_udp(self._device.listen_port, self._device.fwmark, self._offloads))
                 self._device.link_up(time.monotonic())
             except UapiError as error:
                 log.error("%s: no packets until another port is set: %s", self._tun.name, error)
         elif not state.up:
-            self._close_udp()
+            self._sender.close()
             self._device.link_down()
         if state != self._state:
             log.debug("%s: %s, MTU %d", self._tun.name, "up" if state.up else "down", state.mtu)
@@ -179,9 +169,9 @@ class Engine:
         self._routes_looked_at = self._loop.time()
         self._routes.drain()
         self._loop.add_reader(self._routes.fileno(), self._routes_changed)
-        if self._udp is not None:
+        if self._sender.udp is not None:
             device = self._device
-            moved = self._udp.routes_changed(
+            moved = self._sender.udp.routes_changed(
                 device.endpoints(), lambda endpoint: self._routes.interface(endpoint, device.fwmark)
             )
             device.sources_moved(moved)
@@ -210,24 +200,24 @@ class Engine:
                             device.send(pending, now)
                             pending = []
                         if device.send_superpacket(buffer, size, now):
-                            self._transmit()
-                            if self._waiting:
+                            self._sender.send()
+                            if self._sender.blocked:
                                 break
                             continue
                     segments = self._cutter.cut(virtio, packet)
                 except PeerError as error:
-                    self._count(error.reason)
+                    self._device.dropped(error.reason)
                     self._contradicted(virtio)
                     continue
                 pending = self._send_segments(pending, segments, now)
-                if self._waiting:
+                if self._sender.blocked:
                     break
         except LinkGone:
             self._ended("")
             return
         if pending:
             device.send(pending, now)
-        self._write_packets()  # what was too large for its path went back to its sender, as ICMP
+        self._write()  # what was too large for its path went back to its sender, as ICMP
         self._flush(now)
 
     def _send_segments(
@@ -252,7 +242,7 @@ class Engine:
                 whole = whole[:-left]
         if whole:
             device.send(whole, now)
-            self._transmit()
+            self._sender.send()
         return rest
 
     def _udp_readable(self, source: UdpSocket) -> None:
@@ -264,47 +254,23 @@ class Engine:
             if burst is None:
                 break
             if number % _TOGETHER == 0:
-                self._write_packets()
-                self._transmit()
+                self._write()
+                self._sender.send()
             device.receive(burst.datagrams, burst.endpoint, now, ecn=burst.ecn)
-        self._write_packets()
+        self._write()
         self._flush(now)
 
-    def _write_packets(self) -> None:
-        """Joins what was received and opened, and gives it to the TUN device."""
-        packets = self._device.packets()
-        written = 0
+    def _write(self) -> None:
         try:
-            for before, superpacket in self._device.superpackets():
-                self._write_joined(packets[written:before])
-                written = before
-                self._write_superpacket(superpacket)
-            self._write_joined(packets[written:] if written else packets)
+            self._writer.write()
         except LinkGone:
             self._ended("")
 
-    def _write_joined(self, packets: list[memoryview]) -> None:
-        writes: list[Joined]
-        if self._offloads.works(TUN_TCP) and worth_joining(packets):
-            writes = self._joiner.join(packets)
+    def _may_read(self, now: bool) -> None:
+        if now:
+            self._loop.add_reader(self._tun.fileno(), self._tun_readable)
         else:
-            writes = [[h.PLAIN, packet] for packet in packets]
-        for write in writes:
-            reason = self._tun.write(write)
-            virtio = h.Virtio.unpack_from(write[0])
-            if reason == "tun-refused" and virtio.gso_type != h.GSO_NONE:
-                # What we joined ourselves is well-formed, so it is the kind that the kernel does not take.
-                name = TUN_UDP if virtio.gso_type == h.GSO_UDP_L4 else TUN_TCP
-                self._offloads.failed(name, "the kernel refused a superpacket (EINVAL)")
-                self.__dict__.pop("_joiner", None)
-                self._write_segments(virtio, memoryview(b"".join(write))[h.VIRTIO_LEN :])
-            elif reason:
-                self._count(reason)
-
-    def _write_segments(self, virtio: h.Virtio, superpacket: memoryview) -> None:
-        for segment in self._cutter.cut(virtio, superpacket):
-            if reason := self._tun.write([h.PLAIN, segment]):
-                self._count(reason)
+            self._loop.remove_reader(self._tun.fileno())
 
     def _contradicted(self, virtio: h.Virtio) -> None:
         """A superpacket of the kernel's was not what its header said: some are a fault of the kernel's."""
@@ -316,15 +282,6 @@ class Engine:
             for name in (TUN_TCP, TUN_UDP):
                 self._offloads.failed(name, "the kernel hands over superpackets that contradict themselves")
 
-    def _write_superpacket(self, superpacket: memoryview) -> None:
-        """Writes one that came whole, in pieces where the kernel does not take its kind."""
-        virtio = h.Virtio.unpack_from(superpacket)
-        if self._offloads.works(TUN_UDP if virtio.gso_type == h.GSO_UDP_L4 else TUN_TCP):
-            if reason := self._tun.write([superpacket]):
-                self._count(reason)
-        else:
-            self._write_segments(virtio, superpacket[h.VIRTIO_LEN :])
-
     def _timer_due(self) -> None:
         self._timer = None
         now = time.monotonic()
@@ -335,7 +292,7 @@ class Engine:
 
     def _flush(self, now: float) -> None:
         """Sends and logs what the device has to say, and sets the clock for its next timer."""
-        self._transmit()
+        self._sender.send()
         for event in self._device.events():
             log.debug("%s: %s", self._tun.name, event)
         at = self._device.next_timeout()
@@ -347,70 +304,11 @@ class Engine:
             self._timer = self._loop.call_later(max(0.0, at - now) + 0.001, self._timer_due)
             self._timer_at = at
 
-    def _transmit(self) -> None:
-        for transmit in self._device.transmits():
-            if self._udp is None:
-                self._count("udp-down")
-            elif self._waiting:
-                self._wait(transmit)
-            else:
-                try:
-                    reason = self._udp.send(transmit)
-                except BlockingIOError:
-                    self._wait(transmit)
-                else:
-                    if reason:
-                        self._count(reason)
-
-    def _wait(self, transmit: Transmit) -> None:
-        """Keeps `transmit` until the sockets take more, and leaves packets in the TUN device meanwhile."""
-        assert self._udp is not None
-        if len(self._waiting) >= _WAITING_MAX:
-            self._count("udp-full")
-            return
-        if not self._waiting:
-            self._loop.remove_reader(self._tun.fileno())
-            for one in self._udp.sockets:
-                self._loop.add_writer(one.fileno(), self._udp_writable)
-        self._waiting.append(transmit._replace(data=bytes(transmit.data)))
-
-    def _udp_writable(self) -> None:
-        assert self._udp is not None
-        while self._waiting:
-            try:
-                reason = self._udp.send(self._waiting[0])
-            except BlockingIOError:
-                return
-            self._waiting.popleft()
-            if reason:
-                self._count(reason)
-        self._stop_waiting(self._udp)
-
-    def _stop_waiting(self, udp: Udp) -> None:
-        for one in udp.sockets:
-            self._loop.remove_writer(one.fileno())
-        self._loop.add_reader(self._tun.fileno(), self._tun_readable)
-
     def _use_udp(self, udp: Udp) -> None:
-        self._udp = udp
+        self._sender.udp = udp
         self._device.listen_port = udp.port
         for one in udp.sockets:
             self._loop.add_reader(one.fileno(), self._udp_readable, one)
-
-    def _close_udp(self) -> None:
-        udp, self._udp = self._udp, None
-        if udp is None:
-            return
-        if self._waiting:
-            self._waiting.clear()
-            self._stop_waiting(udp)
-        for one in udp.sockets:
-            self._loop.remove_reader(one.fileno())
-        udp.close()
-
-    def _count(self, reason: str) -> None:
-        counters = self._device.counters
-        counters[reason] = counters.get(reason, 0) + 1
 
 
 def _open_udp(port: int, fwmark: int, offloads: Offloads) -> Udp:

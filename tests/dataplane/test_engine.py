@@ -53,7 +53,7 @@ class Bench:
         self.engine.start()
         await self.ip("addr", "add", "10.0.0.2/24", "dev", self.tun.name)
         await self.ip("link", "set", self.tun.name, "up")
-        await self.until(lambda: self.engine._udp is not None)
+        await self.until(lambda: self.engine._sender.udp is not None)
         self.device.peer = Endpoint("127.0.0.1", self.outer.getsockname()[1])
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -219,11 +219,11 @@ def test_down_closes_the_port_and_up_opens_the_same(machine: Machine) -> None:
         await bench.up()
         port = bench.device.listen_port
         await bench.ip("link", "set", bench.tun.name, "down")
-        await bench.until(lambda: bench.engine._udp is None)
+        await bench.until(lambda: bench.engine._sender.udp is None)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.bind(("0.0.0.0", port))
         await bench.ip("link", "set", bench.tun.name, "up")
-        await bench.until(lambda: bench.engine._udp is not None)
+        await bench.until(lambda: bench.engine._sender.udp is not None)
         assert bench.device.listen_port == port
 
     run(machine, work)
@@ -265,7 +265,7 @@ def test_a_port_in_use_when_the_link_comes_up(machine: Machine) -> None:
         bench.engine.start()
         await bench.ip("link", "set", bench.tun.name, "up")
         await bench.until(lambda: bench.engine._state.up)
-        assert bench.engine._udp is None
+        assert bench.engine._sender.udp is None
         bench.engine.configure(DeviceChange(listen_port=0))
         assert bench.engine.state().listen_port > 0
 
@@ -277,8 +277,9 @@ def test_the_mark_changes_without_another_port(machine: Machine) -> None:
         await bench.up()
         before = bench.device.listen_port
         bench.engine.configure(DeviceChange(fwmark=9))
-        assert bench.engine._udp is not None
-        assert [one._socket.getsockopt(socket.SOL_SOCKET, 36) for one in bench.engine._udp.sockets] == [9, 9]
+        udp = bench.engine._sender.udp
+        assert udp is not None
+        assert [one._socket.getsockopt(socket.SOL_SOCKET, 36) for one in udp.sockets] == [9, 9]
         assert bench.device.listen_port == before
 
     run(machine, work)
@@ -287,7 +288,7 @@ def test_the_mark_changes_without_another_port(machine: Machine) -> None:
 def test_what_the_socket_does_not_take_waits(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(bench: Bench) -> None:
         await bench.up()
-        udp = bench.engine._udp
+        udp = bench.engine._sender.udp
         assert udp is not None
         refused: list[Transmit] = []
         send = udp.send
@@ -305,7 +306,7 @@ def test_what_the_socket_does_not_take_waits(machine: Machine, monkeypatch: pyte
         assert (await bench.outward())[28:] == b"one"
         assert (await bench.outward())[28:] == b"two"
         assert len(refused) >= 3
-        assert not bench.engine._waiting
+        assert not bench.engine._sender.blocked
 
     run(machine, work)
 

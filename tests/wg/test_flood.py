@@ -93,7 +93,7 @@ def test_a_flood_of_hostile_datagrams() -> None:
         assert host.device.state().peers[0].endpoint == other.endpoint
         assert len(host.device._shared.keypairs) <= 4
         assert len(host.device._shared.handshakes) <= 1
-        assert len(host.device._admission._rate_limiter) <= SOURCES_MAX
+        assert len(host.device._inbound._admission._rate_limiter) <= SOURCES_MAX
         assert set(host.drops()) <= set(Drop)
         assert host.drops()[Drop.COOKIE_SENT] > 0
     assert sum(sum(host.drops().values()) for host in (a, b)) >= 0.99 * COUNT
