@@ -20,6 +20,7 @@ from raven.net.tunnel import (
     TunnelStream,
 )
 from tests.net.loopback import tls_pair
+from tests.net.resumable import until
 from tests.net.tunnels import Acceptor, Tunnels, clog, tunnels
 
 
@@ -164,9 +165,8 @@ async def test_many_streams_carry_at_once(tls: bool) -> None:
             for number in range(1, 21):
                 nursery.start_soon(exchange, both, number)
         assert both.left.streams_open == both.right.streams_open == 0
-        with trio.fail_after(5):  # the last CREDIT frames may be under way
-            while both.left.bytes_out != both.right.bytes_in:
-                await trio.sleep(0.01)
+        # The last CREDIT frames may be under way.
+        await until(lambda: both.left.bytes_out == both.right.bytes_in)
         assert both.right.bytes_in > 10_000_000
         assert not both.ended
 
