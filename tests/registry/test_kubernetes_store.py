@@ -13,7 +13,7 @@ from raven.errors import RefusedError
 from raven.kube.errors import KubeError
 from raven.pki.renewal import LEAF_LIFE
 from raven.pki.token import hash_secret
-from raven.registry.interface import CertificateRecord, CredentialRecord, Issue, TokenRecord
+from raven.registry.interface import CertificateRecord, CredentialRecord, Issue, Registry, TokenRecord
 from raven.registry.kubernetes_node import VOUCHED
 from raven.registry.kubernetes_objects import node_object_name, read_node
 from raven.registry.kubernetes_store import Store, Written
@@ -70,6 +70,13 @@ def enrol(
         key_hash=key_hash,
         now=now,
         issue=issuing(serial, key_hash, now),
+    )
+
+
+def joined_at(registry: Registry, node: str, serial: str) -> CertificateRecord:
+    """The same at a registry of another kind."""
+    return registry.enrol(
+        token_id="tok", secret=SECRET, node=node, key_hash=KEY, now=NOW, issue=issuing(serial)
     )
 
 
