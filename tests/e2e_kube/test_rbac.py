@@ -1,23 +1,21 @@
 """A gateway with exactly the ServiceAccount of deploy/kubernetes: it does all it has to, and no more."""
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e_kube.account import NAME, NAMESPACE, install, write_kubeconfig
 from tests.e2e_kube.cluster import Cluster
-from tests.e2e_kube.test_manifests import installable, rendered
+from tests.e2e_kube.test_manifests import rendered
 from tests.lab.process import Process
 from tests.lab.waiting import wait_until
 
-NAMESPACE, NAME = "raven-system", "raven-gateway"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 GROUPS = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
 SITE = "rbac-cloud"
 SECONDS = 60  # for what a controller does, on a busy machine
-_APPLIED = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Role", "RoleBinding", "ClusterRole")
 
 REFUSED = [
     "get secrets -n kube-system",  # only with bootstrap-tokens/
@@ -86,28 +84,9 @@ def _can(cluster: Cluster, question: str) -> str:
 @pytest.fixture(scope="module")
 def account(cluster: Cluster) -> Iterator[Path]:
     """A kubeconfig of the account, which the base has made."""
-    cluster.server.apply(*(one for one in installable(cluster) if one["kind"].startswith(_APPLIED)))
-    cluster.server.kubectl("wait", "--for=condition=Established", "crd/gateways.raven.openyurt.io")
-    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{NAME}/token"
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    made = cluster.server.kubectl("create", "--raw", path, "-f", "-", text=json.dumps(request))
-    authority = base64.b64encode(cluster.authority.certificate.read_bytes()).decode("ascii")
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {
-                "name": "lab",
-                "cluster": {"server": cluster.server.url, "certificate-authority-data": authority},
-            }
-        ],
-        "users": [{"name": NAME, "user": {"token": json.loads(made.out)["status"]["token"]}}],
-        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": NAME, "namespace": NAMESPACE}}],
-        "current-context": "lab",
-    }
+    install(cluster)
     kubeconfig = cluster.world.cloud.directory / "account.kubeconfig"
-    kubeconfig.touch(mode=0o600)
-    kubeconfig.write_text(json.dumps(config))
+    write_kubeconfig(cluster, cluster.server, kubeconfig)
     yield kubeconfig
     kubeconfig.unlink()
 

@@ -25,13 +25,18 @@ class Process:
     def __init__(self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
-        with log.open("ab") as output:
+        self._command, self._env = command, dict(env)
+        self.start()
+
+    def start(self) -> None:
+        """Called again after its end: the same program once more."""
+        with self.log.open("ab") as output:
             self._popen = subprocess.Popen(
-                command,
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=dict(env),
+                env=self._env,
                 start_new_session=True,
             )
 
