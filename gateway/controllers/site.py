@@ -72,6 +72,7 @@ def site_status(facts: Facts, *, now: float) -> GatewayStatus:
                 missing.append(_why_missing(facts, type, len(chosen), replicas))
     said += problems.taken(gateway, facts.held).values()
     said += _strangers(facts)
+    said += _undialled(gateway, active)
     infos = []
     for node in sorted(facts.nodes, key=lambda node: node.metadata.name):
         info, wrong = node_info(node, facts.blocks(node.metadata.name))
@@ -199,6 +200,18 @@ def _strangers(facts: Facts) -> list[str]:
             )
         )
     return found
+
+
+def _undialled(gateway: Gateway, active: Iterable[Endpoint]) -> list[str]:
+    """Active endpoints that nobody can dial, of a Gateway that is exposed by addresses of its own."""
+    if gateway.spec.expose_type != PUBLIC_IP:
+        return []
+    return [
+        f"exposeType is PublicIP, but the {one.type} endpoint of node {one.node_name} has no publicIP, "
+        "and the node no ExternalIP"
+        for one in active
+        if not one.public_ip
+    ]
 
 
 def _why_missing(facts: Facts, type: str, got: int, wanted: int) -> str:

@@ -93,6 +93,25 @@ def test_ports_and_addresses_are_filled_in() -> None:
     assert (second.port, second.config) == (4500, {"x": "y", "enable-l3-tunnel": "true"})
 
 
+@pytest.mark.parametrize(
+    ("one", "external", "said"),
+    [
+        (
+            gateway("g", proxy("a"), expose="PublicIP", proxies=1),
+            "",
+            "the proxy endpoint of node a has no publicIP",
+        ),
+        (gateway("g", proxy("a"), expose="PublicIP", proxies=1), "198.51.100.7", ""),
+        (gateway("g", proxy("a", public_ip="198.51.100.1"), expose="PublicIP", proxies=1), "", ""),
+        (gateway("g", proxy("a"), expose="LoadBalancer", proxies=1), "", ""),  # its address comes later
+        (gateway("g", proxy("a"), proxies=1), "", ""),
+    ],
+)
+def test_an_exposed_endpoint_has_an_address(one: Gateway, external: str, said: str) -> None:
+    accepted = status(one, node("a", "g", external=external)).conditions[0]
+    assert (accepted.status, said in accepted.message) == ("False" if said else "True", True)
+
+
 def test_a_condition_keeps_the_time_it_turned() -> None:
     one = gateway("g", tunnel("a"), tunnels=1)
     before = status(one, node("a", "g"))
