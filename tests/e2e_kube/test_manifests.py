@@ -1,7 +1,9 @@
 """deploy/kubernetes before a real API server: everything in it is admitted, by the server's own schemas."""
 
+import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tests.lab.machine import Result
 
 RULES = 23  # the minor version from which API servers know rules in a CRD; from 25 on they apply them
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
+OLDER = "before-1.23"  # the component for those that do not
 # What the Prometheus operator installs, as far as admitting its objects goes.
 SERVICE_MONITORS = """
 apiVersion: apiextensions.k8s.io/v1
@@ -30,13 +33,17 @@ spec:
 """
 
 
-def rendered(overlay: str) -> str:
-    """By the newest kubectl there is: that of Kubernetes 1.20 cannot render patches with targets."""
+def rendered(overlay: str, *, older: bool = False) -> str:
+    """`overlay`, for older servers where so told; by the newest kubectl, since that of 1.20 cannot do it."""
     program = shutil.which("kubectl")
     if program is None:
         pytest.skip("no kubectl on the PATH to render kustomizations")
-    command = [program, "kustomize", str(MANIFESTS / overlay)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    with tempfile.TemporaryDirectory() as directory:
+        bases = [os.path.relpath(MANIFESTS / one, directory) for one in (overlay, OLDER)]
+        mine = {"resources": bases[:1], "components": bases[1:]} if older else {"resources": bases[:1]}
+        Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(mine))
+        command = [program, "kustomize", directory]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if "unknown field" in done.stderr or "unrecognized" in done.stderr:
         pytest.skip(f"this kubectl is too old to render kustomizations: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
@@ -44,17 +51,8 @@ def rendered(overlay: str) -> str:
 
 
 def installable(cluster: Cluster, overlay: str = "base") -> list[dict[str, Any]]:
-    """`overlay` as this cluster's API server takes it: what `kubernetes-1.20` changes, in the others too."""
-    objects = list(yaml.safe_load_all(rendered(overlay)))
-    return objects if cluster.binaries.minor >= RULES else [_aged(one) for one in objects]
-
-
-def _aged(obj: dict[str, Any]) -> dict[str, Any]:
-    if obj["kind"] == "PodDisruptionBudget":
-        obj["apiVersion"] = "policy/v1beta1"
-    elif obj["kind"] == "CustomResourceDefinition":
-        remove_rules(obj)
-    return obj
+    """`overlay` as this cluster's API server takes it."""
+    return list(yaml.safe_load_all(rendered(overlay, older=cluster.binaries.minor < RULES)))
 
 
 def remove_rules(schema: Any) -> None:
@@ -85,10 +83,8 @@ def test_the_server_admits_all_of_it(cluster: Cluster, namespace: None, overlay:
 
 
 def test_older_servers_have_an_overlay(cluster: Cluster, namespace: None) -> None:
-    """It is what the tests make of the base, and the server takes it as it is."""
     manifests = rendered("kubernetes-1.20")
-    wanted = [_aged(one) for one in yaml.safe_load_all(rendered("base"))]
-    assert list(yaml.safe_load_all(manifests)) == wanted
+    assert manifests == rendered("base", older=True)
     if cluster.binaries.minor >= 25:
         refused = _dry_run(cluster, manifests)  # newer servers have no policy/v1beta1: the overlay is needed
         assert refused.code != 0
