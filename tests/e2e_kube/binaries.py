@@ -14,7 +14,6 @@ from pathlib import Path
 from tests.lab import world
 
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
-_CLIENT = ("version", "--client")
 PACKAGES = {"etcd": "etcd-server", "containerd": "containerd", "ctr": "containerd", "runc": "runc"}
 
 
@@ -23,8 +22,9 @@ class Binaries:
     """A set of programs of one version."""
 
     directory: Path
-    kubectl: str
     version: str  # of the kubelet and so of all of them, such as v1.20.2
+    kubectl: str
+    kubectl_version: str
     busybox: Path  # statically linked, for the pods' image
 
     def __getitem__(self, program: str) -> str:
@@ -33,10 +33,18 @@ class Binaries:
     @property
     def minor(self) -> int:
         """20 for Kubernetes 1.20."""
-        return int(self.version.split(".")[1])
+        return _minor(self.version)
+
+    @property
+    def kubectl_minor(self) -> int:
+        return _minor(self.kubectl_version)
 
     def __str__(self) -> str:
-        return f"Kubernetes {self.version} from {self.directory}, kubectl {_said(self.kubectl, *_CLIENT)}"
+        return f"Kubernetes {self.version} from {self.directory}, kubectl {self.kubectl_version}"
+
+
+def _minor(version: str) -> int:
+    return int(version.split(".")[1])
 
 
 def cache() -> Path:
@@ -79,7 +87,13 @@ def find() -> Binaries:
     """The programs; call it once `missing` has found nothing."""
     kubectl = _kubectl()
     assert kubectl is not None
-    return Binaries(directory(), kubectl, _said(directory() / "kubelet", "--version"), cache() / "busybox")
+    return Binaries(
+        directory=directory(),
+        version=_said(directory() / "kubelet", "--version"),
+        kubectl=kubectl,
+        kubectl_version=_said(kubectl, "version", "--client"),
+        busybox=cache() / "busybox",
+    )
 
 
 def _said(program: str | Path, *arguments: str) -> str:

@@ -1,6 +1,6 @@
 """The API without kubectl: requests as administrator, thousands of them, and exec over a WebSocket.
 
-kubectl speaks SPDY for exec until 1.31; browsers and other clients speak WebSocket, in the subprotocol
+kubectl speaks SPDY for exec until 1.30; browsers and other clients speak WebSocket, in the subprotocol
 v4.channel.k8s.io: the first byte of every message is its channel.
 """
 

@@ -1,5 +1,6 @@
 """One cluster for the whole run, and one Raven on it: a gateway in the cloud, an agent at every site."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,9 @@ from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer
 from tests.e2e_kube.raven import Raven, up
 
+WEBSOCKETS = (
+    31  # the minor version from which kubectl and API servers speak WebSocket for exec and port-forward
+)
 TIMEOUT = (
     300  # seconds for a test, or for what it shares with others: API servers start slowly on a busy machine
 )
@@ -48,3 +52,18 @@ def way(request: pytest.FixtureRequest, cluster: Cluster, raven_up: Raven) -> It
     server = ways.WAYS[request.param](cluster)
     yield server
     server.stop()
+
+
+def _protocols() -> tuple[str, ...]:
+    """What kubectl asks for: the first by itself, the other when it is told to."""
+    if binaries.missing() or binaries.find().kubectl_minor < WEBSOCKETS:
+        return ("spdy",)
+    return ("websocket", "spdy")
+
+
+@pytest.fixture(params=_protocols())
+def streaming(request: pytest.FixtureRequest, way: ApiServer) -> ApiServer:
+    """`way`, for a kubectl that asks for one protocol; an older API server makes it fall back to SPDY."""
+    wanted = "true" if request.param == "websocket" else "false"
+    names = ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS")
+    return dataclasses.replace(way, settings=tuple(f"{name}={wanted}" for name in names))

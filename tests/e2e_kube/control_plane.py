@@ -37,6 +37,7 @@ class ApiServer:
     kubeconfig: Path  # of a cluster administrator
     port: int
     hosts: Path  # its own /etc/hosts; may be written to while it runs
+    settings: tuple[str, ...] = ()  # NAME=VALUE for kubectl's environment
 
     @property
     def url(self) -> str:
@@ -44,7 +45,8 @@ class ApiServer:
 
     def command(self, *arguments: str) -> tuple[str, ...]:
         """kubectl with `arguments`, to be run in the cloud."""
-        return (self.kubectl_program, "--kubeconfig", str(self.kubeconfig), *arguments)
+        environment = ("env", *self.settings) if self.settings else ()
+        return (*environment, self.kubectl_program, "--kubeconfig", str(self.kubeconfig), *arguments)
 
     def kubectl(
         self, *arguments: str, seconds: float = 30, check: bool = True, text: str | None = None

@@ -1,4 +1,7 @@
-"""An API server that dials nodes by address: of one node it is found, of two it is refused in clear words."""
+"""An API server that dials nodes by address: of one node it is found, of two it is refused in clear words.
+
+One that asks by name needs no address for it, but newer ones look one up before `nodes/NAME/proxy`.
+"""
 
 from collections.abc import Iterator
 
@@ -9,6 +12,7 @@ from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer
 from tests.e2e_kube.raven import Raven
 from tests.lab import wires
+from tests.lab.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +54,20 @@ def test_an_address_of_one_node_is_its_name(by_address: ApiServer, raven_up: Rav
         agent.options = usual
         agent.start()
         raven_up.gateway.wait_for("site-b", lanes=["stream_lane"])
+
+
+def test_a_name_without_an_address_serves_the_streams(cluster: Cluster, raven_up: Raven) -> None:
+    server = ways.egress_unix(cluster)
+    try:
+        proxied = ("get", "--raw", "/api/v1/nodes/site-a/proxy/healthz")
+        assert server.kubectl(*proxied).out == "ok"
+        server.name_hosts({})
+        assert server.kubectl("exec", "ticker-site-a", "--", "cat", "/www/name").out == "site-a\n"
+        if cluster.binaries.minor >= 25:
+
+            def looked_up() -> bool:
+                return "lookup site-a" in server.kubectl(*proxied, check=False).err
+
+            wait_until(looked_up, what="the API server to look at its hosts file again", seconds=30)
+    finally:
+        server.stop()

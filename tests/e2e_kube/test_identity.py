@@ -14,8 +14,8 @@ from tests.e2e_kube.raven import Raven
     [
         ("egress-tcp", "cert:kube-apiserver-kubelet-client at 127.0.0.1:"),
         ("egress-unix", "uid:0 at unix pid "),
-        ("names", "anonymous at 127.0.0.1:"),
-        ("terminating", "cert:kube-apiserver-kubelet-client at 127.0.0.1:"),
+        ("names", "anonymous at 198.18.0."),
+        ("terminating", "cert:kube-apiserver-kubelet-client at 198.18.0."),
     ],
 )
 def test_the_audit_names_the_api_server(cluster: Cluster, raven_up: Raven, name: str, asker: str) -> None:

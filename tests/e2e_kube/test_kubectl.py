@@ -1,4 +1,4 @@
-"""What people do with kubectl, by every way: the answers are right, and an end is an end on both sides."""
+"""What people do with kubectl, by every way and protocol: answers are right, and both sides see an end."""
 
 import hashlib
 import json
@@ -40,22 +40,24 @@ def test_logs_follow_and_end_with_the_reader(way: ApiServer) -> None:
 
 
 @pytest.mark.parametrize("node", SITES)
-def test_exec_runs_on_the_right_node_and_tells_the_status(way: ApiServer, node: str) -> None:
+def test_exec_runs_on_the_right_node_and_tells_the_status(streaming: ApiServer, node: str) -> None:
     pod = f"ticker-{node}"
-    ran = way.kubectl("exec", pod, "--", "sh", "-c", "cat /www/name; echo oops >&2; exit 7", check=False)
+    ran = streaming.kubectl(
+        "exec", pod, "--", "sh", "-c", "cat /www/name; echo oops >&2; exit 7", check=False
+    )
     assert ran.out == f"{node}\n"
     assert ran.code == 7
     assert "oops\n" in ran.err
 
 
-def test_exec_carries_input_to_the_last_byte(way: ApiServer) -> None:
+def test_exec_carries_input_to_the_last_byte(streaming: ApiServer) -> None:
     text = secrets.token_hex(1 << 20)
-    ran = way.kubectl("exec", "-i", "ticker-site-a", "--", "sha256sum", text=text, seconds=60)
+    ran = streaming.kubectl("exec", "-i", "ticker-site-a", "--", "sha256sum", text=text, seconds=60)
     assert ran.out.split()[0] == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_an_interactive_shell_with_a_terminal_that_is_resized(way: ApiServer) -> None:
-    with Running(way, "exec", "-it", "ticker-site-a", "--", "sh", tty=True) as shell:
+def test_an_interactive_shell_with_a_terminal_that_is_resized(streaming: ApiServer) -> None:
+    with Running(streaming, "exec", "-it", "ticker-site-a", "--", "sh", tty=True) as shell:
         shell.resize(41, 97)
         shell.type("echo begin-$((6 * 7)); cat /www/name; tty\n")
         said = shell.until("/dev/pts/")
@@ -78,10 +80,10 @@ def test_an_interactive_shell_with_a_terminal_that_is_resized(way: ApiServer) ->
         assert shell.wait() == 5
 
 
-def test_attach(cluster: Cluster, way: ApiServer) -> None:
-    name = f"cat-{way.port}"
+def test_attach(cluster: Cluster, streaming: ApiServer) -> None:
+    name = f"cat-{streaming.port}"
     pods.deploy(cluster.server, pods.pod(name, "site-b", "exec cat", stdin=True))
-    with Running(way, "attach", "-i", name) as attached:
+    with Running(streaming, "attach", "-i", name) as attached:
         wait_until(lambda: _echoes(attached), what="attach to answer", seconds=30)
         attached.interrupt()
         attached.wait()
@@ -97,15 +99,15 @@ def _echoes(attached: Running) -> bool:
 
 
 @pytest.mark.parametrize("node", SITES)
-def test_port_forward(way: ApiServer, node: str) -> None:
+def test_port_forward(streaming: ApiServer, node: str) -> None:
     big = secrets.token_hex(20)
-    way.kubectl("exec", f"ticker-{node}", "--", "sh", "-c", f"yes {big} | head -c 5000000 >/www/big")
+    streaming.kubectl("exec", f"ticker-{node}", "--", "sh", "-c", f"yes {big} | head -c 5000000 >/www/big")
     wanted = (f"{big}\n" * (5_000_000 // 41 + 1))[:5_000_000]
-    with Running(way, "port-forward", f"ticker-{node}", ":8080") as forward:
+    with Running(streaming, "port-forward", f"ticker-{node}", ":8080") as forward:
         port = int(forward.until("->").split("127.0.0.1:")[1].split()[0])
 
         def get(path: str) -> str:
-            return way.machine.run(
+            return streaming.machine.run(
                 "curl", "-sS", "-m", "20", f"http://127.0.0.1:{port}/{path}", seconds=30
             ).out
 
@@ -116,15 +118,15 @@ def test_port_forward(way: ApiServer, node: str) -> None:
         forward.wait()
 
 
-def test_cp_there_and_back(cluster: Cluster, way: ApiServer, tmp_path: Path) -> None:
+def test_cp_there_and_back(cluster: Cluster, streaming: ApiServer, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     there.write_bytes(secrets.token_bytes(1 << 20) * (COPY >> 20))
-    way.kubectl("cp", str(there), "ticker-site-a:/tmp/copied", seconds=120)
-    summed = way.kubectl("exec", "ticker-site-a", "--", "sha256sum", "/tmp/copied").out.split()[0]
+    streaming.kubectl("cp", str(there), "ticker-site-a:/tmp/copied", seconds=120)
+    summed = streaming.kubectl("exec", "ticker-site-a", "--", "sha256sum", "/tmp/copied").out.split()[0]
     assert summed == digest(there)
-    way.kubectl("cp", "ticker-site-a:/tmp/copied", str(back), seconds=120)
+    streaming.kubectl("cp", "ticker-site-a:/tmp/copied", str(back), seconds=120)
     assert digest(back) == summed
-    way.kubectl("exec", "ticker-site-a", "--", "rm", "/tmp/copied")
+    streaming.kubectl("exec", "ticker-site-a", "--", "rm", "/tmp/copied")
 
 
 @pytest.mark.parametrize("node", SITES)
@@ -142,11 +144,11 @@ def test_what_a_node_uses(way: ApiServer, node: str) -> None:
     assert way.kubectl("get", "--raw", f"{proxy}/healthz").out.strip() == "ok"
 
 
-def test_a_killed_kubectl_is_an_end_of_input_at_the_edge(way: ApiServer) -> None:
+def test_a_killed_kubectl_is_an_end_of_input_at_the_edge(streaming: ApiServer) -> None:
     mark = f"/tmp/{secrets.token_hex(8)}"
     script = f"echo up; cat >/dev/null; touch {mark}"
-    with Running(way, "exec", "-i", "ticker-site-a", "--", "sh", "-c", script) as command:
+    with Running(streaming, "exec", "-i", "ticker-site-a", "--", "sh", "-c", script) as command:
         command.until("up\n")
         command.kill()
     gone = ("exec", "ticker-site-a", "--", "ls", mark)
-    wait_until(lambda: way.kubectl(*gone, check=False).code == 0, what="the end of input", seconds=20)
+    wait_until(lambda: streaming.kubectl(*gone, check=False).code == 0, what="the end of input", seconds=20)

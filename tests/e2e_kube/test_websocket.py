@@ -1,9 +1,10 @@
-"""exec by WebSocket, which upgrades a connection otherwise than kubectl's SPDY does."""
+"""exec by WebSocket, which upgrades a connection otherwise than SPDY: by a client of ours, and by kubectl."""
 
 import pytest
 
 from tests.e2e_kube.client import STDOUT, Client
 from tests.e2e_kube.cluster import Cluster
+from tests.e2e_kube.conftest import WEBSOCKETS
 from tests.e2e_kube.control_plane import ApiServer
 
 
@@ -25,3 +26,11 @@ def test_both_ends_talk_as_long_as_they_like(cluster: Cluster, way: ApiServer) -
                 assert message[0] == STDOUT
                 said += message[1]
             assert said == f"line {number}\n".encode()
+
+
+def test_kubectl_speaks_what_it_is_told(cluster: Cluster, streaming: ApiServer) -> None:
+    """So `streaming` tries both protocols, where there are two."""
+    asked = streaming.settings[0].endswith("=true")
+    said = streaming.kubectl("-v=9", "exec", "ticker-site-a", "--", "true").err
+    websocket = asked and cluster.binaries.minor >= WEBSOCKETS
+    assert ("Upgrade: websocket" in said, "Upgrade: SPDY/3.1" in said) == (websocket, not websocket)

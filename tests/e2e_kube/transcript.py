@@ -4,6 +4,7 @@ Each entry is run for real and printed as it came; the page is written only when
 should. `python -m tests.e2e_kube.transcript` prints it, `--write` renews the page.
 """
 
+import json
 import re
 import shlex
 import sys
@@ -92,7 +93,7 @@ def write(cluster: Cluster) -> str:
     page.kubectl("top pods")
     page.section("The node's own API")
     page.kubectl("get --raw /api/v1/nodes/site-a/proxy/healthz")
-    version = server.kubectl("version", "--short").out.split()[-1]
+    version = json.loads(server.kubectl("get", "--raw", "/version").out)["gitVersion"]
     return _OPENING.format(version=version) + "\n".join(page.lines) + "\n"
 
 

@@ -125,7 +125,7 @@ async def _watches(client: Client, said: Answers) -> None:
 async def _status(client: Client, said: Answers) -> None:
     """Spec and status of a Gateway are written apart, and only the spec counts as a generation."""
     spec = GatewaySpec(
-        endpoints=(Endpoint(node_name="n1", type="tunnel", under_nat=True),),
+        endpoints=(Endpoint(node_name="n1", type="tunnel"),),
         tunnel_config=TunnelConfig(replicas=1),
     )
     made = await client.create(GATEWAYS, Gateway(metadata=Meta(name="conversation", labels=LABEL), spec=spec))
