@@ -48,10 +48,9 @@ async def join(
     `force` replaces an identity that is already there. Errors as of `join_through`; ConfigError for an
     unusable name, StateError for an unusable directory.
     """
-    if not is_name(node):
-        raise ConfigError(f"--node {node!r}: expected lower-case letters, digits, '-' and '.', at most 253")
+    check_node(node)
     parsed = parse_token_untrusted(token.strip())
-    draft = JoinDraft(directory, force=force, make_keys=lambda: _make_keys(random), now=now())
+    draft = JoinDraft(directory, force=force, make_keys=lambda: make_keys(random), now=now())
     try:
         answer = await join_through(
             gateway,
@@ -79,5 +78,12 @@ async def join(
         raise
 
 
-def _make_keys(random: Random) -> tuple[bytes, PrivateKey]:
+def check_node(node: str) -> None:
+    """ConfigError for what no node can be called."""
+    if not is_name(node):
+        raise ConfigError(f"--node {node!r}: expected lower-case letters, digits, '-' and '.', at most 253")
+
+
+def make_keys(random: Random) -> tuple[bytes, PrivateKey]:
+    """The node's TLS key in PEM, and its WireGuard key."""
     return key_pem(new_key(random)), PrivateKey.clamped(random(32))

@@ -15,7 +15,7 @@ import trio
 
 from agent.options import AgentOptions
 from raven import __version__, config, log
-from raven.errors import RavenError
+from raven.errors import ConfigError, RavenError
 from raven.net.daemon import fail, supervise
 from raven.net.proxy import ways_by
 from raven.net.sdnotify import Notifier
@@ -76,42 +76,117 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     metavar="DIR",
     help="Where to keep the node's keys and certificate.",
 )
-@click.option("--gateway", required=True, metavar="HOST:P", help="A gateway of the cluster.")
+@click.option(
+    "--gateway",
+    metavar="HOST:P",
+    help="A gateway of the cluster. Where the API server is asked, one to try before those it tells of.",
+)
 @click.option(
     "--proxy",
     metavar="URL",
-    help="HTTP proxy to dial through, or off. Without it HTTPS_PROXY counts, a better place for a password.",
+    help="HTTP proxy to dial gateways through, or off. Without it HTTPS_PROXY counts, a better place for a"
+    " password.",
 )
-@click.option("--token", required=True, metavar="T", help="The token; - reads it from standard input.")
+@click.option(
+    "--token",
+    metavar="T",
+    help="A gateway's join token, or with --api-server a bootstrap token of Kubernetes; - reads it from"
+    " standard input.",
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Ask the API server of this file for the certificate, as whoever it is for. The kubelet's,"
+    " /etc/kubernetes/kubelet.conf, needs no token.",
+)
+@click.option(
+    "--api-server", metavar="HOST:P", help="The same with a bootstrap token and no file; needs --api-ca."
+)
+@click.option(
+    "--api-ca",
+    metavar="FILE|HASH",
+    help="CA of the API server: a file in PEM, or sha256:HEX of its key as for `kubeadm join`.",
+)
 @click.option(
     "--node",
     metavar="NAME",
-    default=lambda: socket.gethostname().lower(),
-    show_default="this host's name",
-    help="Name of this node in the cluster.",
+    help="Name of this node in the cluster.  [default: the kubelet's where that asks, else this host's]",
 )
 @click.option("--force", is_flag=True, help="Replace the identity that is already there.")
-def join(state_dir: Path, gateway: str, proxy: str | None, token: str, node: str, force: bool) -> None:
+def join(
+    state_dir: Path,
+    gateway: str | None,
+    proxy: str | None,
+    token: str | None,
+    kubeconfig: Path | None,
+    api_server: str | None,
+    api_ca: str | None,
+    node: str | None,
+    force: bool,
+) -> None:
     """Join a cluster, once: get a certificate for this node's name.
 
-    The token comes from `raven-gateway token create`. The gateway is believed only if its key is the one the
-    token was made for. A token on a command line is visible to other users of this machine while the command
-    runs; `--token -` avoids that.
+    With --gateway and --token, by a token of `raven-gateway token create`: the gateway is believed only if
+    its key is the one the token was made for. With --kubeconfig, or --api-server and a bootstrap token, by a
+    certificate request to Kubernetes, which a gateway signs. A token on a command line is visible to other
+    users of this machine while the command runs; `--token -` avoids that.
     """
-    from agent import join as joining
-
     try:
-        address = config.parse_dial_option("--gateway", gateway)
+        _check_ways(gateway, token, kubeconfig, api_server, api_ca)
+        address = None if gateway is None else config.parse_dial_option("--gateway", gateway)
         ways = ways_by(proxy, os.environ)
-        text = sys.stdin.readline() if token == "-" else token
-        joined = trio.run(
-            lambda: joining.join(
-                state_dir, gateway=address, token=text.strip(), node=node, force=force, ways=ways
+        text = (sys.stdin.readline() if token == "-" else token or "").strip()
+        if kubeconfig is not None or api_server is not None:
+            from agent import kube_join  # loads a client for Kubernetes, which the others do without
+
+            joined = trio.run(
+                partial(
+                    kube_join.join,
+                    state_dir,
+                    node=node or "",
+                    kubeconfig=kubeconfig,
+                    api_server=api_server or "",
+                    api_ca=api_ca or "",
+                    token=text,
+                    gateway=address,
+                    force=force,
+                    ways=ways,
+                    say=lambda sentence: click.echo(f"raven-agent: {sentence}", err=True),
+                )
             )
-        )
+        else:
+            from agent import join as joining
+
+            assert address is not None  # by _check_ways
+            name = socket.gethostname().lower() if node is None else node
+            joined = trio.run(
+                partial(
+                    joining.join, state_dir, gateway=address, token=text, node=name, force=force, ways=ways
+                )
+            )
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
         fail("raven-agent", error)
     click.echo(f"joined cluster {joined.state.cluster} as node {joined.state.node}; next: raven-agent run")
+
+
+def _check_ways(
+    gateway: str | None,
+    token: str | None,
+    kubeconfig: Path | None,
+    api_server: str | None,
+    api_ca: str | None,
+) -> None:
+    """ConfigError unless the options are one of the three ways to join."""
+    if kubeconfig is not None and (token is not None or api_server is not None or api_ca is not None):
+        raise ConfigError("--kubeconfig stands in place of --token, --api-server and --api-ca")
+    if kubeconfig is None and api_server is None and (gateway is None or token is None or api_ca is not None):
+        raise ConfigError(
+            "how to join: --gateway HOST:P and --token T, or --kubeconfig FILE,"
+            " or --api-server HOST:P, --api-ca FILE|HASH and --token T"
+        )
+    if api_server is not None and (api_ca is None or token is None):
+        raise ConfigError("--api-server needs --api-ca FILE|HASH and --token T, a bootstrap token")
 
 
 def main() -> None:

@@ -47,6 +47,8 @@ class Access:
     namespace: str  # ours, or the kubeconfig's
     context: ssl.SSLContext | None = field(default=None, repr=False)  # None: plain HTTP, for tests
     token: Token | None = None
+    user: str = ""  # what the kubeconfig calls us, which need not be what the API server does
+    certificate: bytes = field(default=b"", repr=False)  # the client certificate in PEM, where there is one
 
     def within(self, namespace: str) -> Access:
         """The same API server and standing, in another namespace."""
@@ -113,6 +115,7 @@ def read_kubeconfig(path: Path, *, context_name: str = "") -> Access:
         raise ConfigError(f"{path}: cluster {context.get('cluster')}: server: expected https://HOST:PORT")
     try:
         tls = _tls(path, cluster, user) if server.startswith("https://") else None
+        certificate = _bytes(path, user, "client-certificate")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(f"{path}: a certificate or key in it cannot be used: {error}") from error
     return Access(
@@ -120,7 +123,18 @@ def read_kubeconfig(path: Path, *, context_name: str = "") -> Access:
         namespace=context.get("namespace") or "default",
         context=tls,
         token=_token(path, user),
+        user=context.get("user") or "",
+        certificate=certificate,
     )
+
+
+def by_token(server: str, ca_pem: str, token: str) -> Access:
+    """Access without a kubeconfig. ConfigError for a URL or a CA that cannot be used."""
+    try:
+        context = ssl.create_default_context(cadata=ca_pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"the CA of {server} cannot be used: {error}") from error
+    return Access(server=server, namespace="default", context=context, token=Token(lambda: token))
 
 
 def _named(path: Path, config: Mapping[str, Any], section: str, key: str, name: str) -> dict[str, Any]:

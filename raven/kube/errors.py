@@ -15,6 +15,7 @@ from raven.errors import RavenError
 
 Reason = Literal[
     "unreachable",  # no connection, or it broke: what was asked may or may not have happened
+    "untrusted",  # whoever answers shows a certificate that our CA did not sign, or one for another name
     "unauthorized",  # the API server does not know who we are
     "forbidden",  # it does, and RBAC or an admission plugin says no
     "not-found",
@@ -84,6 +85,9 @@ def watch_refusal(what: str, body: bytes) -> KubeError:
 def unreachable(what: str, server: str, error: Exception) -> KubeError:
     """The error for a connection that failed or broke; to be raised `from error`."""
     why = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in why:  # httpx has no error of its own for it
+        detail = why.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or why
+        return KubeError("untrusted", f"{what}: {server} shows a certificate we do not believe: {detail}")
     if isinstance(error, httpx.TimeoutException):
         why = "no answer in time"
     return KubeError("unreachable", f"{what}: {server} is out of reach: {why}")

@@ -21,7 +21,7 @@ from raven.net.join_channel import STEP_TIMEOUT, ByteStream, JoinChannel
 from raven.net.proxy import DIRECT, Ways
 from raven.net.tls import JOIN_ALPN, JOIN_NAME, join_context
 from raven.net.tls_stream import HandshakeFailed, TLSStream, client_handshake
-from raven.pki.certificate import check_leaf_untrusted, pin_of, read_ca_untrusted
+from raven.pki.certificate import Leaf, check_leaf_untrusted, pin_of, read_ca_untrusted
 from raven.pki.csr import Key, key_hash, make_csr
 from raven.pki.identity import Role
 from raven.pki.token import JoinToken, pin_text
@@ -46,6 +46,44 @@ class Answer:
     gateways: list[str]  # HOST:PORT
     clock_skew: float  # seconds
     not_before: float  # Unix seconds, of the certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The CA that the other end has to show, and who says so; the words are for errors."""
+
+    pin: bytes
+    told: str  # "the token is for": goes before the pin
+    otherwise: str  # what it may be instead of an attack
+    kept: str  # what was not said
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a gateway that proved itself says of itself."""
+
+    ca: x509.Certificate
+    ca_pem: str
+    cluster: str
+    moment: float  # Unix seconds to judge its certificates by
+    clock_skew: float  # seconds its clock is ahead of ours
+
+
+async def meet(
+    gateway: tuple[str, int],
+    *,
+    shown: str,
+    ways: Ways = DIRECT,
+    expected: Expected,
+    now: Callable[[], float],
+) -> Greeting:
+    """Dials `gateway`, has it prove itself, and leaves without a word; errors as of `join_through`."""
+    stream = await _dial(*gateway, shown, ways)
+    try:
+        return await _greet(JoinChannel(stream), stream, expected, now)
+    finally:
+        with trio.move_on_after(_CLOSE_TIMEOUT):
+            await stream.aclose()
 
 
 async def join_through(
@@ -90,10 +128,10 @@ async def converse(
     `node` is the name to join with, a gateway's too; `address` is where agents will dial that gateway.
     """
     channel = JoinChannel(stream, step_timeout=step_timeout)
-    hello = await channel.receive()
-    if not isinstance(hello, JoinHello):
-        raise PeerError("bad-join", "the gateway did not begin with a join-hello")
-    ca, moment = _check_gateway_untrusted(hello, stream.getpeercert(binary_form=True), token, now())
+    expected = Expected(
+        token.pin, "the token is for", "it is the token of another gateway", "The token was not sent"
+    )
+    gateway = await _greet(channel, stream, expected, now)
     # From here on the other end is the gateway that the token was made by.
     request = JoinRequest(
         token=token.text(),
@@ -108,18 +146,44 @@ async def converse(
         raise RefusedError(accepted.reason, f"the gateway refused: {accepted.message}")
     if not isinstance(accepted, JoinAccepted):
         raise PeerError("bad-join", "the gateway answered a join-request with something else")
-    leaf = check_leaf_untrusted(accepted.certificate_pem, ca, role=role, cluster=hello.cluster, now=moment)
-    if leaf.identity.name != node or leaf.key_hash != key_hash(key.public_key()):
-        raise PeerError(
-            "wrong-certificate", f"the gateway sent a certificate of {leaf.identity}, not of our key"
-        )
+    leaf = check_own_untrusted(
+        accepted.certificate_pem,
+        gateway.ca,
+        role=role,
+        cluster=gateway.cluster,
+        name=node,
+        key=key,
+        now=gateway.moment,
+    )
     return Answer(
-        leaf.pem, hello.ca_pem, hello.cluster, accepted.gateways, hello.now - now(), leaf.not_before
+        leaf.pem, gateway.ca_pem, gateway.cluster, accepted.gateways, gateway.clock_skew, leaf.not_before
     )
 
 
+def check_own_untrusted(
+    pem: str, ca: x509.Certificate, *, role: Role, cluster: str, name: str, key: Key, now: float
+) -> Leaf:
+    """The certificate that was asked for with `key`, for this very name; PeerError for any other."""
+    leaf = check_leaf_untrusted(pem, ca, role=role, cluster=cluster, now=now)
+    if leaf.identity.name != name or leaf.key_hash != key_hash(key.public_key()):
+        raise PeerError(
+            "wrong-certificate", f"the gateway sent a certificate of {leaf.identity}, not of our key"
+        )
+    return leaf
+
+
+async def _greet(
+    channel: JoinChannel, stream: TlsStream, expected: Expected, now: Callable[[], float]
+) -> Greeting:
+    hello = await channel.receive()
+    if not isinstance(hello, JoinHello):
+        raise PeerError("bad-join", "the gateway did not begin with a join-hello")
+    ca, moment = _check_gateway_untrusted(hello, stream.getpeercert(binary_form=True), expected, now())
+    return Greeting(ca, hello.ca_pem, hello.cluster, moment, hello.now - now())
+
+
 def _check_gateway_untrusted(
-    hello: JoinHello, leaf_der: bytes | None, token: JoinToken, now: float
+    hello: JoinHello, leaf_der: bytes | None, expected: Expected, now: float
 ) -> tuple[x509.Certificate, float]:
     """The CA whose gateway is at the other end, and the time to judge its certificates by.
 
@@ -127,12 +191,12 @@ def _check_gateway_untrusted(
     that lies about the time only makes its own certificate older.
     """
     ca = read_ca_untrusted(hello.ca_pem)
-    if not hmac.compare_digest(pin_of(ca), token.pin):
+    if not hmac.compare_digest(pin_of(ca), expected.pin):
         raise RefusedError(
             "wrong-pin",
-            f"the gateway shows a CA with pin {pin_text(pin_of(ca))}, the token is for {pin_text(token.pin)}:"
-            " it is the token of another gateway, or somebody in between pretends to be this one."
-            " The token was not sent",
+            f"the gateway shows a CA with pin {pin_text(pin_of(ca))},"
+            f" {expected.told} {pin_text(expected.pin)}: {expected.otherwise},"
+            f" or somebody in between pretends to be this one. {expected.kept}",
         )
     moment = max(now, hello.now)
     try:
@@ -141,7 +205,7 @@ def _check_gateway_untrusted(
         raise RefusedError(
             error.reason,
             f"the gateway shows the right CA, but its own certificate does not hold: {error}."
-            " Somebody in between may pretend to be this gateway. The token was not sent",
+            f" Somebody in between may pretend to be this gateway. {expected.kept}",
         ) from error
     return ca, moment
 

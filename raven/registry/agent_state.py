@@ -149,6 +149,11 @@ class JoinDraft:
     def close(self) -> None:
         self._lock.release()
 
+    def discard(self) -> None:
+        """Called when what these keys asked for was refused for good: the next join makes others."""
+        for name in ("node.key", "wg.key"):
+            (self._pending / name).unlink(missing_ok=True)
+
     def _keys(self, make_keys: Callable[[], tuple[bytes, PrivateKey]]) -> tuple[bytes, PrivateKey]:
         tls, wg = self._pending / "node.key", self._pending / "wg.key"
         files.make_directory(self._pending)

@@ -48,6 +48,10 @@ class FakeApi(httpx.AsyncBaseTransport):
         self.served = {path: list(names) for path, names in DISCOVERY.items()}
         self.fault: Fault | None = None
         self.requests: list[str] = []
+        self.user: tuple[str, tuple[str, ...]] = (
+            "",
+            (),
+        )  # name and groups of who asks, as certificate requests say
         self.pages: dict[str, list[JSON]] = {}
         self._wrote = trio.Event()
 
@@ -142,6 +146,8 @@ class FakeApi(httpx.AsyncBaseTransport):
         if namespace:
             metadata["namespace"] = namespace
         metadata.update(uid=str(uuid.uuid4()), creationTimestamp="2026-01-01T00:00:00Z", generation=1)
+        if plural == "certificatesigningrequests" and self.user[0]:
+            body["spec"].update(username=self.user[0], groups=list(self.user[1]))
         if plural == "services":
             body.setdefault("spec", {}).setdefault("clusterIP", f"10.96.0.{len(self.objects) % 250 + 1}")
         return self._write(plural, body, event="ADDED")
