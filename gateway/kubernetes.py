@@ -214,7 +214,8 @@ class Kubernetes:
         if live is None:
             # Who has only just joined is on its way.
             seen = record.created if record.last_seen is None else record.last_seen
-            return Health(False, max(0.0, time.time() - seen))
+            up = time.monotonic() - self._of.started  # nor can anybody have come back before we were there
+            return Health(False, min(up, max(0.0, time.time() - seen)))
         if (since := live.tunnel.suspended_since) is not None:  # its streams wait, but it carries nothing
             return Health(False, trio.current_time() - since)
         if type == PROXY or self._of.network.off:

@@ -22,7 +22,7 @@ from raven.errors import StateError
 from raven.kube.client import Client
 from raven.kube.cluster_info import ClusterInfo
 from raven.kube.controller import Queue
-from raven.kube.conventions import NAMESPACE
+from raven.kube.conventions import LEADER_LEASE, NAMESPACE
 from raven.kube.errors import KubeError
 from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1, GROUP
 from raven.kube.lease import Elector
@@ -40,7 +40,8 @@ from raven.kube.signing import SIGNER
 from raven.kube.watch import Cache
 from raven.topology.election import Health
 
-LEASE = "raven-gateway"
+Verdicts = Mapping[tuple[str, str, str], bool | None]  # Gateway, node, type of endpoint
+
 LOOK_AGAIN = 30.0  # seconds between two looks for a CRD that is not installed yet
 MEASURE = 2.0  # seconds between two looks at the tunnels of nodes that may be elected
 _ANSWERS_LONG_AGO = float("inf")
@@ -73,7 +74,9 @@ class Cluster:
         self._missing = ""
         self._identity, self._namespace, self._service = identity, namespace, service
         self._tunnels, self._log, self._wall = tunnels, log, wall
-        self.elector = Elector(client, namespace=NAMESPACE, name=LEASE, identity=identity, wall=wall, log=log)
+        self.elector = Elector(
+            client, namespace=NAMESPACE, name=LEADER_LEASE, identity=identity, wall=wall, log=log
+        )
         self.queue: Queue[Key] = Queue(self._reconcile, log=log)
         self.recorder = Recorder(client, instance=identity, wall=wall, log=log)
         self._reconciler: Reconciler | None = None
@@ -165,13 +168,14 @@ class Cluster:
 
     async def _lead(self) -> None:
         assert self.view is not None
+        before = self._verdicts()
         for key in self.view.everything():
             self.queue.add(key)
         for name in self.requests.objects if self.requests is not None else ():
             self.queue.add(Key("request", name))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.queue.run)
-            nursery.start_soon(self._measure)
+            nursery.start_soon(self._measure, before)
             nursery.start_soon(self._publish)
 
     def _request_changed(
@@ -202,21 +206,25 @@ class Cluster:
                     self.queue.add(INFO)
             await trio.sleep(MEASURE)
 
-    async def _measure(self) -> None:
+    async def _measure(self, before: Verdicts) -> None:
         """Has a site looked at again when the verdict about one of its candidates has changed."""
-        assert self.view is not None
-        verdicts: Mapping[tuple[str, str], bool] = {}
         while True:
-            now: dict[tuple[str, str], bool] = {}
-            for gateway in self.view.gateways.objects.values():
-                for one in gateway.spec.endpoints:
-                    health = self._measured(one.node_name, one.type)
-                    place = one.node_name, one.type
-                    now[place] = health is not None and health.is_down()
-                    if now[place] != verdicts.get(place, False):
-                        self.queue.add(Key("site", gateway.metadata.name))
-            verdicts = now
             await trio.sleep(MEASURE)
+            now = self._verdicts()
+            for place, verdict in now.items():
+                if verdict != before.get(place, verdict):  # a new one is looked at anyway
+                    self.queue.add(Key("site", place[0]))
+            before = now
+
+    def _verdicts(self) -> Verdicts:
+        """Of each Gateway's endpoints whether it is down; None for what nobody has measured."""
+        assert self.view is not None
+        return {
+            (gateway.metadata.name, one.node_name, one.type): None if health is None else health.is_down()
+            for gateway in self.view.gateways.objects.values()
+            for one in gateway.spec.endpoints
+            for health in (self._measured(one.node_name, one.type),)
+        }
 
     def _measured(self, node: str, type: str) -> Health | None:
         """Of a node with a gateway, whether its pod is ready; of an edge, what its tunnel shows."""

@@ -89,6 +89,7 @@ def site_status(facts: Facts, *, now: float) -> GatewayStatus:
             for type, good, reason, message in (
                 ("Accepted", not said, "Problems" if said else "Valid", _joined(said)),
                 ("Ready", not missing, "NoEndpoint" if missing else "Active", _joined(missing)),
+                ("Connected", *_connected(facts, active)),
             )
         ),
         observed_generation=generation,
@@ -224,6 +225,27 @@ def _why_missing(facts: Facts, type: str, got: int, wanted: int) -> str:
     return f"{got} of {wanted} endpoints of type {type} active{because}"
 
 
+def _connected(facts: Facts, active: Sequence[Endpoint]) -> tuple[bool | None, str, str]:
+    """Whether the active endpoints are reached, as the leader measures it; with a reason and sentences.
+
+    No time stands in the sentences: one that grew would be one write a site and look. How fresh they are is
+    what the leader's Lease tells, since it looks again every few seconds as long as it leads.
+    """
+    exposed = bool(facts.gateway.spec.expose_type)
+    missed = {PROXY: "no tunnel to", TUNNEL: "no packets to"}
+    known, lost = 0, []
+    for one in active:
+        health = facts.measured(one.node_name, one.type)
+        known += health is not None
+        if health is None and not exposed:
+            lost.append(f"node {one.node_name} has not joined: no agent of that name is known")
+        elif health is not None and health.is_down():
+            lost.append(f"{'no ready gateway on' if exposed else missed[one.type]} node {one.node_name}")
+    if lost:
+        return False, "NoTunnel", _joined(list(dict.fromkeys(lost)))
+    return (True, "Measured", "") if known else (None, "NotMeasured", "")
+
+
 def _with_extra(
     gateway: Gateway, infos: list[NodeInfo], active: Iterable[Endpoint]
 ) -> tuple[list[NodeInfo], list[str]]:
@@ -245,10 +267,16 @@ def _joined(sentences: Sequence[str]) -> str:
 
 
 def _condition(
-    old: Iterable[Condition], type: str, good: bool, reason: str, message: str, generation: int, now: float
+    old: Iterable[Condition],
+    type: str,
+    good: bool | None,
+    reason: str,
+    message: str,
+    generation: int,
+    now: float,
 ) -> Condition:
-    """The condition; the time it has is kept as long as its status is."""
-    status = "True" if good else "False"
+    """The condition; the time it has is kept as long as its status is. None is Unknown."""
+    status = "Unknown" if good is None else "True" if good else "False"
     before = next((one for one in old if one.type == type), None)
     same = before is not None and before.status == status
     since = before.last_transition_time if same and before is not None else timestamp(now)

@@ -23,6 +23,7 @@ DEFAULT_PORTS = {PROXY: 10262, TUNNEL: 4500}
 PROTOCOLS = {PROXY: "TCP", TUNNEL: "UDP"}
 SECURE_PORT, INSECURE_PORT = 10263, 10264  # O&M by TLS server name, O&M as an HTTP proxy
 
+LEADER_LEASE = "raven-gateway"  # ours, in the same namespace: who of the gateways acts for all
 CONFIG = "raven-cfg"
 ENABLE_PROXY, ENABLE_TUNNEL = "enable-l7-proxy", "enable-l3-tunnel"
 NODES_CONFIG, NODES_KEY = "edge-tunnel-nodes", "tunnel-nodes"

@@ -73,6 +73,29 @@ async def test_a_tunnel_that_is_down_loses_its_place(autojump_clock: trio.testin
         assert scene.active("shop") == [("e2", "tunnel")]
 
 
+async def test_a_site_without_a_tunnel_says_so_and_since_when(autojump_clock: trio.testing.MockClock) -> None:
+    scene = Scene(*EDGE)
+    async with scene.running():
+        assert "has not joined" in scene.condition("shop", "Connected")["message"]
+        for node in ("e1", "e2"):
+            scene.health[node, "tunnel"] = Health(True, 0.0)
+        await scene.settle()
+        connected = scene.condition("shop", "Connected")
+        assert connected["status"] == "True"
+        for node in ("e1", "e2"):
+            scene.health[node, "tunnel"] = Health(False, 30.0)
+        await scene.settle()
+        lost = scene.condition("shop", "Connected")
+        assert (lost["status"], lost["message"]) == ("False", "no packets to node e1")
+        assert lost["lastTransitionTime"] > connected["lastTransitionTime"]
+        assert ("NoTunnel", "no packets to node e1") in scene.events()
+        sent = len(scene.writes())
+        for age in range(31, 600):  # what grows is not written
+            scene.health["e1", "tunnel"] = Health(False, float(age))
+            await trio.sleep(1)
+        assert len(scene.writes()) == sent
+
+
 async def test_a_node_that_moves_leaves_one_site_for_the_other(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

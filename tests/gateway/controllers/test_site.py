@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 import pytest
 
@@ -11,6 +14,7 @@ from raven.kube.conventions import EXTRA_CIDRS, Lanes
 from raven.kube.gateways import Gateway, GatewayStatus
 from raven.kube.objects import Meta
 from raven.kube.resources import BlockAffinity, BlockAffinitySpec, Node
+from raven.topology.election import Health
 from tests.gateway.controllers.scene import gateway, node, proxy, tunnel
 
 NOW = 1.8e9
@@ -61,7 +65,12 @@ def test_a_network_nobody_may_carry_is_left_out_and_named() -> None:
     assert wrong[0].startswith("node n: ")
 
 
-def facts(one: Gateway, *nodes: Node, lanes: Lanes = ON) -> Facts:
+def facts(
+    one: Gateway,
+    *nodes: Node,
+    lanes: Lanes = ON,
+    health: Mapping[tuple[str, str], Health] = MappingProxyType({}),
+) -> Facts:
     named = {node.metadata.name: node for node in nodes}
     return Facts(
         gateway=one,
@@ -70,7 +79,7 @@ def facts(one: Gateway, *nodes: Node, lanes: Lanes = ON) -> Facts:
         blocks=lambda name: [],
         lanes=lanes,
         held=claims([one]),
-        measured=lambda node, type: None,
+        measured=lambda node, type: health.get((node, type)),
         load_balancers={},
     )
 
@@ -122,6 +131,48 @@ def test_a_condition_keeps_the_time_it_turned() -> None:
     assert times[0] == before.conditions[0].last_transition_time
     assert times[1] != before.conditions[1].last_transition_time
     assert "not ready" in after.conditions[1].message
+
+
+UP, DOWN, GONE_A_MOMENT = Health(True, 0.0), Health(False, 60.0), Health(False, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("site", "health", "status", "message"),
+    [
+        (gateway("g", proxy("a"), proxies=1), {("a", "proxy"): UP}, "True", ""),
+        (gateway("g", proxy("a"), proxies=1), {("a", "proxy"): GONE_A_MOMENT}, "True", ""),
+        (gateway("g", proxy("a"), proxies=1), {("a", "proxy"): DOWN}, "False", "no tunnel to node a"),
+        (gateway("g", tunnel("a"), tunnels=1), {("a", "tunnel"): DOWN}, "False", "no packets to node a"),
+        (
+            gateway("g", proxy("a"), proxies=1),
+            {},
+            "False",
+            "node a has not joined: no agent of that name is known",
+        ),
+        (
+            gateway("g", proxy("a"), tunnel("a"), proxies=1, tunnels=1),
+            {("a", "proxy"): UP, ("a", "tunnel"): DOWN},
+            "False",
+            "no packets to node a",
+        ),
+        (gateway("g", proxy("a")), {}, "Unknown", ""),  # nothing is to be active
+        # One that others dial: pods, where it has them, and otherwise nobody can tell.
+        (gateway("g", proxy("a"), expose="PublicIP", proxies=1), {}, "Unknown", ""),
+        (
+            gateway("g", proxy("a"), expose="PublicIP", proxies=1),
+            {("a", "proxy"): DOWN},
+            "False",
+            "no ready gateway on node a",
+        ),
+    ],
+)
+def test_whether_a_site_is_connected(
+    site: Gateway, health: dict[tuple[str, str], Health], status: str, message: str
+) -> None:
+    found = site_status(facts(site, node("a", "g"), health=health), now=NOW)
+    connected = next(one for one in found.conditions if one.type == "Connected")
+    assert (connected.status, connected.message) == (status, message)
+    assert connected.reason  # the API asks for one
 
 
 def test_many_problems_are_counted() -> None:
