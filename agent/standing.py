@@ -67,10 +67,11 @@ def read_api_ca(path: Path) -> str:
 
 def check_bootstrap_token(token: str) -> None:
     """ConfigError for what is none; it never repeats the text."""
-    if token.startswith("raven"):
+    if bootstrap_token_id(token):
+        return
+    if token.startswith("raven1."):
         raise ConfigError("--token: a gateway's join token; with it give --gateway instead of --api-server")
-    if not bootstrap_token_id(token):
-        raise ConfigError("--token: expected a bootstrap token of Kubernetes, as in abcdef.0123456789abcdef")
+    raise ConfigError("--token: expected a bootstrap token of Kubernetes, as in abcdef.0123456789abcdef")
 
 
 def explained(error: KubeError, hop: Hop, standing: Standing) -> RavenError:

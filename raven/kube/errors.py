@@ -6,6 +6,7 @@ KubeError whose sentence names the request and, where the operator can mend it, 
 
 from __future__ import annotations
 
+import ssl
 from typing import Literal
 
 import httpx
@@ -40,6 +41,7 @@ _REASONS: dict[int, Reason] = {
     422: "invalid",
     429: "throttled",
 }
+_DEPTH_MAX = 10  # errors inside one another
 _SHOWN_MAX = 500  # characters of the API server's own message in ours
 
 
@@ -84,13 +86,26 @@ def watch_refusal(what: str, body: bytes) -> KubeError:
 
 def unreachable(what: str, server: str, error: Exception) -> KubeError:
     """The error for a connection that failed or broke; to be raised `from error`."""
-    why = str(error) or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in why:  # httpx has no error of its own for it
-        detail = why.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or why
-        return KubeError("untrusted", f"{what}: {server} shows a certificate we do not believe: {detail}")
+    root = _root(error)
+    if isinstance(root, ssl.SSLCertVerificationError):
+        why = root.verify_message or str(root)
+        return KubeError("untrusted", f"{what}: {server} shows a certificate we do not believe: {why}")
+    why = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
     if isinstance(error, httpx.TimeoutException):
         why = "no answer in time"
-    return KubeError("unreachable", f"{what}: {server} is out of reach: {why}")
+    return KubeError("unreachable", f"{what}: {server} is out of reach: {why or type(root).__name__}")
+
+
+def _root(error: BaseException) -> BaseException:
+    """What began it: httpx, httpcore, anyio and trio each wrap it, and not all of them keep its words."""
+    for _ in range(_DEPTH_MAX):
+        inner = error.__cause__ or error.__context__
+        if isinstance(error, BaseExceptionGroup):  # one for each address of a name
+            inner = error.exceptions[0]
+        if inner is None:
+            break
+        error = inner
+    return error
 
 
 def unreadable(what: str, error: Exception) -> KubeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import time
@@ -264,21 +265,22 @@ def refusing(code: int, reason: str, part: str) -> Callable[[httpx.Request], htt
     return lambda request: status(code, reason, "no") if part in request.url.path else None
 
 
-def breaking(why: str) -> Callable[[httpx.Request], httpx.Response | None]:
+def breaking(why: Exception) -> Callable[[httpx.Request], httpx.Response | None]:
     def fault(request: httpx.Request) -> httpx.Response | None:
-        raise httpx.ConnectError(why, request=request)
+        raise httpx.ConnectError("", request=request) from why
 
     return fault
 
 
-BAD_CERTIFICATE = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed (_ssl.c:1000)"
+BAD_CERTIFICATE = ssl.SSLCertVerificationError(1, "certificate verify failed")
+BAD_CERTIFICATE.verify_message = "self-signed"
 
 
 @pytest.mark.parametrize(
     ("fault", "reason", "parts"),
     [
         (
-            breaking("refused"),
+            breaking(ConnectionRefusedError(111, "refused")),
             "unreachable",
             ["API server cannot be reached", "curl -k https://api.lan:6443"],
         ),

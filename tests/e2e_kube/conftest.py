@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e_kube import binaries, ways
+from tests.e2e_kube import joining as joins
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer
+from tests.e2e_kube.joining import Joining
 from tests.e2e_kube.raven import Raven, up
 
 WEBSOCKETS = (
@@ -44,6 +46,13 @@ def cluster() -> Iterator[Cluster]:
 def raven_up(cluster: Cluster) -> Raven:
     """Whoever stops one of its daemons starts it again."""
     return up(cluster)
+
+
+@pytest.fixture(scope="module")
+def joining(cluster: Cluster) -> Iterator[Joining]:
+    """A gateway that edges join by the API server."""
+    with joins.joining(cluster) as up:
+        yield up
 
 
 @pytest.fixture(scope="session", params=ways.WAYS)

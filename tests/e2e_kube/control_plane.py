@@ -193,7 +193,7 @@ class ControlPlane:
                 f"--service-cluster-ip-range={SERVICES}",
             ),
             *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
-            *("--allow-privileged=true", "--profiling=false"),
+            *("--allow-privileged=true", "--profiling=false", "--enable-bootstrap-token-auth=true"),
             f"--kubelet-client-certificate={pki}/apiserver-kubelet.crt",
             f"--kubelet-client-key={pki}/apiserver-kubelet.key",
             f"--kubelet-certificate-authority={pki}/ca.crt",
