@@ -28,7 +28,11 @@ PROXY = click.option(
 )
 
 
+CLUSTER_COMMANDS = (None, "status", "nodes")  # those that an API server can answer
+
+
 @click.group(
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 all is well; 1 something is down; 2 no daemon answered, or the command was wrong.",
 )
@@ -38,24 +42,45 @@ PROXY = click.option(
     metavar="PATH",
     help="Unix socket of the daemon. Without it: this machine's gateway, or else its agent.",
 )
+@click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="Ask a cluster's API server instead of a daemon: status and nodes of all sites. The word auto stands"
+    " for this pod's account, else $KUBECONFIG, else ~/.kube/config.",
+)
 @click.version_option(__version__, prog_name="ravenctl")
 @click.pass_context
-def cli(context: click.Context, socket: Path | None) -> None:
-    """Look at a Raven gateway or agent on this machine.
+def cli(context: click.Context, socket: Path | None, kubeconfig: str | None) -> None:
+    """Look at a Raven gateway or agent on this machine, or at a whole cluster with --kubeconfig.
 
     Every state is shown with the age of the evidence for it, in parentheses: "up 0.4 ms (3 s)" means that a
     probe sent through the lane came back after 0.4 ms, 3 seconds ago.
     """
     context.obj = socket
+    if kubeconfig is not None and (socket is not None or context.invoked_subcommand not in CLUSTER_COMMANDS):
+        raise click.UsageError("--kubeconfig goes with status and nodes, and not with --socket")
+    if context.invoked_subcommand is None:
+        if kubeconfig is None:
+            raise click.exceptions.NoArgsIsHelpError(context)
+        context.invoke(status, output="table")
+
+
+def _kubeconfig() -> str | None:
+    found: str | None = click.get_current_context().find_root().params["kubeconfig"]
+    return found
 
 
 @cli.command()
 @JSON
 @click.pass_obj
 def status(socket: Path | None, output: str) -> None:
-    """Show the daemon, its lanes and its nodes or gateways."""
+    """Show the daemon, its lanes and its nodes or gateways; with --kubeconfig gateways and sites."""
     from raven.cli import client, status
 
+    if (kubeconfig := _kubeconfig()) is not None:
+        from raven.cli import cluster
+
+        sys.exit(cluster.show_status(kubeconfig, json=output == "json"))
     sys.exit(status.show(client.snapshot(socket), json=output == "json"))
 
 
@@ -63,9 +88,13 @@ def status(socket: Path | None, output: str) -> None:
 @JSON
 @click.pass_obj
 def nodes(socket: Path | None, output: str) -> None:
-    """List the nodes of a gateway."""
+    """List the nodes of a gateway; with --kubeconfig those of all sites."""
     from raven.cli import client, nodes
 
+    if (kubeconfig := _kubeconfig()) is not None:
+        from raven.cli import cluster
+
+        sys.exit(cluster.show_nodes(kubeconfig, json=output == "json"))
     sys.exit(nodes.show(client.snapshot(socket), json=output == "json"))
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from raven.kube.objects import Condition, Kind, Meta, Part
 
-# Core: nodes, services, config maps, secrets, events
+# Core: nodes, pods, services, config maps, secrets, events
 
 
 class NodeSpec(Part, frozen=True):
@@ -36,6 +36,21 @@ class Node(Part, frozen=True):
 
     def is_ready(self) -> bool:
         return any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
+
+
+class PodSpec(Part, frozen=True):
+    node_name: str = ""
+
+
+class PodStatus(Part, frozen=True):
+    phase: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+
+class Pod(Part, frozen=True):
+    metadata: Meta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
 
 
 class ServicePort(Part, frozen=True):
@@ -230,6 +245,7 @@ class BlockAffinity(Part, frozen=True):
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 
 NODES = Kind("", "v1", "nodes", "Node", Node, namespaced=False)
+PODS = Kind("", "v1", "pods", "Pod", Pod)
 SERVICES = Kind("", "v1", "services", "Service", Service)
 CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap", ConfigMap)
 SECRETS = Kind("", "v1", "secrets", "Secret", Secret)

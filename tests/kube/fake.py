@@ -27,7 +27,7 @@ Fault = Callable[[httpx.Request], httpx.Response | None]
 BOOKMARK = 60.0  # seconds between two bookmarks
 _WITH_STATUS = {"gateways", "nodes", "services", "certificatesigningrequests"}
 DISCOVERY = {
-    "/api/v1": ["nodes", "services", "configmaps", "secrets", "events"],
+    "/api/v1": ["nodes", "pods", "services", "configmaps", "secrets", "events"],
     "/apis/coordination.k8s.io/v1": ["leases"],
     "/apis/discovery.k8s.io/v1": ["endpointslices"],
     "/apis/discovery.k8s.io/v1beta1": ["endpointslices"],
