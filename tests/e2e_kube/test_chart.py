@@ -1,0 +1,152 @@
+"""deploy/helm is deploy/kubernetes, rendered by another program: compared object by object, and really installed."""
+
+import json
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e_kube import binaries
+from tests.e2e_kube.cluster import Cluster
+from tests.e2e_kube.test_manifests import MANIFESTS, SERVICE_MONITORS
+
+CHART = MANIFESTS.parent / "helm" / "raven"
+NAMESPACE = ("--namespace", "raven-system")
+# Which of the two a thing is made by: kustomize says what is one, and what Helm removes can do without saying.
+MARKS = {"labels": "app.kubernetes.io/part-of", "annotations": "helm.sh/resource-policy"}
+SAME = {
+    "both lanes": ("", "1.30.0", {}),
+    "streams alone": ("streams-only", "1.30.0", {"streamsOnly": True}),
+    "an older cluster": ("kubernetes-1.20", "1.20.0", {}),
+}
+
+
+def tool(name: str) -> str:
+    path = binaries.cache() / "tools" / name
+    if not path.exists():
+        pytest.skip(f"no {name} in {path.parent}; `make e2e-kube` puts it there")
+    return str(path)
+
+
+def run(*command: str, text: str = "") -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def chart(values: dict[str, Any], version: str = "1.30.0") -> list[dict[str, Any]]:
+    command = ("template", "raven", str(CHART), *NAMESPACE, "--kube-version", version)
+    rendered = run(tool("helm"), *command, "--values", "-", text=json.dumps(values))
+    return [one for one in yaml.safe_load_all(rendered) if one is not None]
+
+
+def kustomization(overlay: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(run(tool("kubectl"), "kustomize", str(MANIFESTS / overlay))))
+
+
+def plain(objects: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """By kind, namespace and name, without what only tells which program made it."""
+    found = {}
+    for one in objects:
+        meta = one["metadata"]
+        for kind, mark in MARKS.items():
+            meta.get(kind, {}).pop(mark, None)
+            if not meta.get(kind, True):
+                del meta[kind]
+        if one["kind"] == "ConfigMap":
+            meta["name"] = "raven-gateway"  # kustomize appends a digest of what is in it
+            one["data"] = {"gateway.toml": tomllib.loads(one["data"]["gateway.toml"])}
+        if one["kind"] == "DaemonSet":
+            template = one["spec"]["template"]
+            template["metadata"].pop("annotations", None)  # the chart's digest of the ConfigMap
+            for volume in template["spec"]["volumes"]:
+                if "configMap" in volume:
+                    volume["configMap"]["name"] = "raven-gateway"
+        found[one["kind"], meta.get("namespace", ""), meta["name"]] = one
+    return found
+
+
+@pytest.mark.parametrize(("overlay", "version", "values"), SAME.values(), ids=SAME)
+def test_the_chart_is_the_kustomization(overlay: str, version: str, values: dict[str, Any]) -> None:
+    wanted, made = plain(kustomization(overlay)), plain(chart(values, version))
+    del wanted["Namespace", "", "raven-system"]  # Helm makes the namespace it installs into
+    assert made.keys() == wanted.keys()
+    for key, one in wanted.items():
+        assert made[key] == one, key
+
+
+@pytest.mark.parametrize(
+    ("overlay", "value"), [("monitoring", "monitoring"), ("bootstrap-tokens", "bootstrapTokens")]
+)
+def test_a_value_adds_what_an_overlay_has(overlay: str, value: str) -> None:
+    base, more = plain(chart({})), plain(chart({value: True}))
+    assert {key: more[key] for key in more.keys() - base.keys()} == plain(kustomization(overlay))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"gateway": {"advertise": "gateway.example.com"}}, "advertise"),
+        ({"streamOnly": True}, "streamOnly"),
+        ({"image": {"repository": ""}}, "repository"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(values: dict[str, Any], told: str) -> None:
+    command = (tool("helm"), "template", "raven", str(CHART), *NAMESPACE, "--values", "-")
+    done = subprocess.run(
+        command, input=json.dumps(values), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+def test_another_namespace_is_refused_with_the_reason() -> None:
+    command = (tool("helm"), "template", "raven", str(CHART), "--namespace", "default")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "--namespace raven-system" in done.stderr
+
+
+@pytest.fixture
+def helm(cluster: Cluster, tmp_path: Path) -> Iterator[list[str]]:
+    """Helm as an operator in the cloud runs it; what it installed is gone afterwards."""
+    of = ["--kubeconfig", str(cluster.server.kubeconfig), *NAMESPACE]
+    yield [tool("helm"), *of]
+    cluster.world.cloud.run(tool("helm"), "uninstall", "raven", *of, seconds=120, check=False)
+
+
+def test_the_server_admits_the_chart_with_everything_on(cluster: Cluster) -> None:
+    cluster.server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "raven-system"}})
+    cluster.server.kubectl("apply", "-f", "-", text=SERVICE_MONITORS)
+    cluster.server.kubectl("wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com")
+    version = f"1.{cluster.binaries.minor}.0"
+    objects = chart({"monitoring": True, "bootstrapTokens": True}, version)
+    text = yaml.safe_dump_all(objects)
+    dry = ("apply", "--dry-run=server", "--validate=false", "-f", "-")
+    admitted = cluster.server.kubectl(*dry, text=text, check=False)
+    assert admitted.code == 0, admitted.err
+
+
+def test_helm_installs_upgrades_and_removes_it(cluster: Cluster, helm: list[str]) -> None:
+    cloud = cluster.world.cloud
+
+    def do(*command: str) -> str:
+        done = cloud.run(helm[0], *command, *helm[1:], seconds=120, check=False)
+        assert done.code == 0, done.err
+        return done.out
+
+    told = do("install", "raven", str(CHART), "--create-namespace", "--wait=hookOnly")
+    assert "rollout status daemonset/raven-gateway" in told
+    get = ("-n", "raven-system", "get", "daemonset", "raven-gateway", "-o")
+    before = cluster.server.kubectl(*get, "jsonpath={.spec.template.metadata.annotations}").out
+    do("upgrade", "raven", str(CHART), "--set", "gateway.advertise=gw.example.org:443", "--wait=hookOnly")
+    after = cluster.server.kubectl(*get, "jsonpath={.spec.template.metadata.annotations}").out
+    assert before != after, "a changed configuration replaces the pods"
+    do("uninstall", "raven")
+    assert cluster.server.kubectl(*get, "name", check=False).code != 0
+    # The sites stay: they would go with their CRD.
+    assert cluster.server.kubectl("get", "crd", "gateways.raven.openyurt.io", check=False).code == 0
