@@ -108,6 +108,7 @@ class Dialer:
             await self._refuse(incoming, None, error.reason, str(error))
             return
         asker = asker_told(request.asker, request.names)
+        allow = self._allow
         try:
             target = await self._dial(request, asker)
         except RefusedError as error:
@@ -115,13 +116,14 @@ class Dialer:
             return
         opened = Opened(seconds=trio.current_time() - began)
         try:
-            stream = await incoming.accept(encode(opened))
+            stream = incoming.accept_now(encode(opened))
         except BaseException:
             await trio.aclose_forcefully(target)
             raise
         live = _Live(request, asker, _address_of(target), trio.CancelScope())
         self._live.add(live)
-        self._judge_again(live)  # the list may have changed while it was dialled
+        if self._allow is not allow:  # it has changed while the target was dialled
+            self._judge_again(live)
         told = {"request": request.request, "asker": str(asker), "target": _shown(request)}
         try:
             with live.scope:

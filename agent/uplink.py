@@ -244,7 +244,8 @@ class Uplink:
         greeted = trio.Event()
 
         async def accept(incoming: IncomingStream) -> None:
-            await greeted.wait()  # by then its certificate is known to count
+            if not greeted.is_set():
+                await greeted.wait()  # by then its certificate is known to count
             await self.accept(incoming)
 
         async with trio.open_nursery() as nursery:

@@ -18,6 +18,7 @@ import trio
 from gateway.oam_relay import Relay
 from gateway.oam_requests import Request, Requests
 from raven import log
+from raven.net import tcp
 from raven.net.http_pages import (
     SEND_TIMEOUT,
     Page,
@@ -113,7 +114,7 @@ class HttpProxy:
         finally:
             self.connections -= 1
             self._arrived(stream)
-            await trio.aclose_forcefully(stream)
+            await tcp.close(stream)
 
     def _arrived(self, stream: trio.abc.HalfCloseableStream) -> None:
         if (event := self._arriving.pop(stream, None)) is not None:
@@ -218,8 +219,10 @@ class HttpProxy:
         """Joins both ends of a CONNECT until both directions have ended."""
         record.status = 200
         try:
-            with trio.fail_after(SEND_TIMEOUT):
-                await stream.send_all(ESTABLISHED)
+            sent = tcp.send_nowait(stream, ESTABLISHED)
+            if sent < len(ESTABLISHED):
+                with trio.fail_after(SEND_TIMEOUT):
+                    await stream.send_all(ESTABLISHED[sent:])
             early = buffer.take()  # what a hasty asker sent behind its head
             if early:
                 with suppress(trio.BrokenResourceError):  # splice will see it too, and find out more

@@ -98,7 +98,7 @@ class Entries:
         try:
             asker = self._identities.at_unix_socket(unix_peer(stream))
         except OSError:  # gone already
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
             return
         try:
             with self._counted(asker.identity):
@@ -107,7 +107,7 @@ class Entries:
             self._turned_away(error.reason, asker.address, str(error))
             await self._say_no(stream, str(error))
         finally:
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
 
     async def _serve(
         self,
@@ -120,7 +120,7 @@ class Entries:
             watch_peer(stream)
             address, host = peer_of(stream)
         except OSError:  # gone already
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
             return
         try:
             with self._counted(str(network_of_host(host))), self._strangers.place(host) as place:
@@ -133,7 +133,7 @@ class Entries:
         except PeerError as error:
             self._turned_away(error.reason, address, str(error))
         finally:
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
 
     @contextmanager
     def _counted(self, whose: str) -> Iterator[None]:

@@ -251,6 +251,10 @@ class Connection(Streams):
             return True
         return not self._replay.full and bool(self._outbox)
 
+    def has_at_most(self, limit: int) -> bool:
+        """Whether all that could be sent now is at most about `limit` bytes."""
+        return not self._replay.has_more and self._outbox.has_at_most(limit)
+
     def data_to_send(self, limit: int) -> bytes:
         """The next frames, about `limit` bytes of them; b"" when there is nothing to send. Has events."""
         if self._suspended is not None:

@@ -56,6 +56,15 @@ class Outbox:
         """Bytes of control frames that wait."""
         return self._control_size
 
+    def has_at_most(self, limit: int) -> bool:
+        """Whether all that waits is at most `limit` bytes, receipts and headers aside."""
+        size = self._control_size + self._datagrams_size
+        for stream in self._waiting.values():
+            size += stream.send.waiting
+            if size > limit:
+                return False
+        return size <= limit
+
     def control(self, frame: bytes) -> bool:
         """Queues a frame ahead of all streams; False when that makes more than the bound."""
         self._control.append(frame)

@@ -141,6 +141,11 @@ class Streams(ABC):
         self._remove_if_over(stream)
         return b""
 
+    def held(self, stream_id: StreamId) -> int:
+        """Bytes that `read` would give."""
+        stream = self._streams.get(stream_id)
+        return stream.receive.held if stream is not None else 0
+
     def close(self, stream_id: StreamId) -> None:
         """The driver is done. What was written still goes, then FIN, then RESET (CLOSED) if need be."""
         stream = self._streams.get(stream_id)

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 import trio
 
+from raven.net import tcp
 from raven.oam.exchange import own_answer, refusal_answer
 from raven.oam.heads import HeadBuffer, RequestHead, parse_request_untrusted
 from raven.oam.refusal import Refusal
@@ -50,12 +51,26 @@ async def next_request(
                 return None
         if idle.cancelled_caught:
             return None
+    if not len(buffer) and not _receive_nowait(stream, buffer):
+        return None
+    if (head := buffer.next_head()) is not None:
+        return parse_request_untrusted(head)
     with trio.move_on_after(HEAD_TIMEOUT):
         while (head := buffer.next_head()) is None:
             if not await _receive(stream, buffer):
                 return None
         return parse_request_untrusted(head)
     raise Refusal("head-timeout", f"no whole request head within {HEAD_TIMEOUT:.0f} s")
+
+
+def _receive_nowait(stream: trio.abc.ReceiveStream, buffer: HeadBuffer) -> bool:
+    """Takes what is there already, most often a whole head; whether more may come."""
+    try:
+        data = tcp.receive_nowait(stream, READ_SIZE)
+    except trio.BrokenResourceError:
+        return False
+    buffer.receive_data(data or b"")
+    return data != b""
 
 
 async def _receive(stream: trio.abc.ReceiveStream, buffer: HeadBuffer) -> bool:

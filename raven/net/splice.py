@@ -12,6 +12,7 @@ import trio
 from trio.abc import AsyncResource, HalfCloseableStream
 
 from raven.mux.codes import ResetCode
+from raven.net import tcp
 from raven.net.tls_stream import LINGER_NONE, TLSStream
 from raven.net.tunnel_stream import TunnelStream
 
@@ -48,8 +49,8 @@ async def splice(
     ended = False
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(forth.copy, nursery.cancel_scope)
             nursery.start_soon(back.copy, nursery.cancel_scope)
+            await forth.copy(nursery.cancel_scope)
         ended = True
     finally:
         if copied is not None:
@@ -59,9 +60,9 @@ async def splice(
             abort(a, why)
             abort(b, why)
         try:
-            await a.aclose()
+            await _close(a)
         finally:
-            await b.aclose()
+            await _close(b)
     aborted = forth.source_broken or back.source_broken or forth.sink_broken or back.sink_broken
     return SpliceResult(forth.copied, back.copied, aborted)
 
@@ -86,6 +87,7 @@ class _Direction:
         self.sink_broken = ""
         self._source = source
         self._sink = sink
+        self._dry = False  # the last read of the socket took all there was
 
     async def copy(self, both: trio.CancelScope) -> None:
         """Copies to the end. A source that breaks ends both directions; a sink that breaks only this one,
@@ -100,28 +102,64 @@ class _Direction:
                 return
             try:
                 if not data:
-                    await self._sink.send_eof()
+                    await self._send_eof()
                     return
                 await self._send(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self.sink_broken = str(error) or "the connection broke"
                 return
-            self.copied += len(data)
 
     # One side of a splice always waits for the kernel and lets others run, so the tunnel's side need not:
     # a pass of the event loop costs as much as sealing two records.
 
     async def _receive(self) -> bytes | bytearray:
-        if isinstance(self._source, TunnelStream):
-            data = self._source.receive_nowait(BUFFER)
-            if data is not None:
-                return data
-        return await self._source.receive_some(BUFFER)
+        source = self._source
+        if isinstance(source, TunnelStream):
+            data = source.receive_nowait(BUFFER)
+            if data is None:
+                hand = self._hand_on if isinstance(self._sink, trio.SocketStream) else None
+                data = await source.receive_some(BUFFER, hand=hand)
+            return data
+        if not isinstance(source, trio.SocketStream):
+            return await source.receive_some(BUFFER)
+        if self._dry:
+            await trio.lowlevel.wait_readable(source.socket)
+        else:
+            await trio.lowlevel.checkpoint()
+        data = tcp.receive_nowait(source, BUFFER)
+        if data is None:
+            data = await source.receive_some(BUFFER)
+        self._dry = len(data) < BUFFER  # what comes next is most often not there yet
+        return data
+
+    def _hand_on(self, data: bytes | bytearray) -> int:
+        sent = tcp.send_nowait(self._sink, data)
+        self.copied += sent
+        return sent
 
     async def _send(self, data: bytes | bytearray) -> None:
         if isinstance(self._sink, TunnelStream):
-            taken = self._sink.send_nowait(data)
-            if taken < len(data):
-                await self._sink.send_all(memoryview(data)[taken:])
+            sent = self._sink.send_nowait(data)
+            self.copied += sent
         else:
-            await self._sink.send_all(data)
+            sent = self._hand_on(data)
+            if sent == len(data):
+                await trio.lowlevel.checkpoint()
+        if sent < len(data):
+            await self._sink.send_all(memoryview(data)[sent:])
+            self.copied += len(data) - sent
+
+    async def _send_eof(self) -> None:
+        if isinstance(self._sink, TunnelStream):
+            self._sink.end()
+        else:
+            await self._sink.send_eof()
+
+
+async def _close(stream: AsyncResource) -> None:
+    if isinstance(stream, TunnelStream):
+        stream.close()
+    elif isinstance(stream, trio.SocketStream):
+        await tcp.close(stream)
+    else:
+        await stream.aclose()

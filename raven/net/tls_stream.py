@@ -60,6 +60,7 @@ class TLSStream(trio.abc.Stream):
         self._closed = False
         self._half_sent = False
         self._receive_waited = False  # the last loan let other tasks run
+        self._dry = False  # the last loan took all there was: OpenSSL would ask the socket in vain
         self._read_error: OSError | None = None  # what came behind the last bytes
         self._receive_conflict = ConflictDetector("another task is receiving from this TLS stream")
         self._send_conflict = ConflictDetector("another task is sending on this TLS stream")
@@ -81,6 +82,21 @@ class TLSStream(trio.abc.Stream):
                 self._half_sent = False
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Sends without waiting; False when the socket is full: `send_all` of the same bytes must follow.
+
+        BrokenResourceError.
+        """
+        with self._send_conflict:
+            self._check_sendable()
+            try:
+                self._socket.send(data)
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return False
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+            return True
 
     async def wait_send_all_might_not_block(self) -> None:
         with self._send_conflict:
@@ -105,11 +121,15 @@ class TLSStream(trio.abc.Stream):
         two records.
         """
         with self._receive_conflict:
-            if not self._receive_waited:
+            waited = self._dry
+            if waited:
+                await trio.lowlevel.wait_readable(self._socket)
+            elif not self._receive_waited:
                 await trio.lowlevel.checkpoint()
             self._check_open()
             view = self._scratch[:max_bytes]
-            filled, self._receive_waited = await self._until_done(lambda: self._read_records(view))
+            filled, waited_again = await self._until_done(lambda: self._read_records(view))
+            self._receive_waited = waited or waited_again
             return view[:filled]
 
     def _read_record(self, most: int) -> bytes:
@@ -122,13 +142,17 @@ class TLSStream(trio.abc.Stream):
         if self._read_error is not None:
             raise self._read_error
         filled, read = 0, self._socket.read
+        self._dry = False
         try:
             while filled < len(view):
                 got = read(len(view) - filled, view[filled:])
                 assert isinstance(got, int)
                 filled += got
                 if got < RECORD_MAX:
-                    break  # a short record is the last of a flush: asking again would most often be in vain
+                    # A short record is the last of a flush: asking again would most often be in vain, and
+                    # after a lone one nearly always.
+                    self._dry = filled == got < len(view)
+                    break
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             if not filled:
                 raise

@@ -18,6 +18,8 @@ LAST_WORDS: Final = 1.0  # seconds for a GOAWAY and a close to leave
 FLUSH_SMALL: Final = 4 * 1024  # bytes; less is worth a moment's wait for more
 FLUSH_MIN: Final = 16 * 1024  # bytes; one TLS record
 FLUSH_MAX: Final = 256 * 1024  # bytes; beyond it the cost per byte no longer falls
+ALONE_MAX: Final = 8 * 1024  # bytes; what may go at once, without the writer, which gathers and is fair
+ALONE_GAP: Final = 0.0001  # seconds; of what follows closer, the writer makes one record
 FLUSH_SLOW: Final = 0.020  # seconds; a flush that takes longer holds up a keystroke
 FLUSH_FAST: Final = 0.010  # seconds; one that takes less may be larger
 
@@ -28,6 +30,14 @@ class BorrowingStream(Protocol):
 
     async def receive_borrowed(self, max_bytes: int) -> memoryview:
         """Like receive_some; the view is valid until the next call."""
+
+
+@runtime_checkable
+class PromptStream(Protocol):
+    """A transport that can send without waiting."""
+
+    def send_nowait(self, data: bytes) -> bool:
+        """False when it is full: `send_all` of the same bytes must follow. BrokenResourceError."""
 
 
 class Owner(Protocol):
@@ -99,10 +109,35 @@ class TransportDriver:
         self._reading = trio.CancelScope()
         self._writing = trio.CancelScope()
         self._writer = trio.lowlevel.ParkingLot()
+        self._prompt = carriage.stream if isinstance(carriage.stream, PromptStream) else None
+        self._sent_alone = 0.0  # trio.current_time() of the last flush without the writer
+        self._begun = b""  # what the writer has to go on with
 
     def wake(self) -> None:
-        """The connection has something to send, or nothing more ever."""
-        self._writer.unpark_all()
+        """The connection has something to send, or nothing more ever.
+
+        A keystroke does not wait for the writer to run: it goes at once while the socket takes it.
+        """
+        if self._writer and not self._send_alone():
+            self._writer.unpark_all()
+
+    def _send_alone(self) -> bool:
+        """Whether all that waits has gone; only while the writer is parked."""
+        connection, now = self._owner.connection, trio.current_time()
+        if self._prompt is None or now < self._sent_alone + ALONE_GAP:
+            return False
+        data = connection.data_to_send(ALONE_MAX) if connection.has_at_most(ALONE_MAX) else b""
+        if not data:
+            return False
+        self._sent_alone = now
+        try:
+            if self._prompt.send_nowait(data):
+                self._owner.bytes_out += len(data)
+                return not self._owner.done
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the writer finds out, and knows what to do
+        self._begun = data
+        return False
 
     def last_words(self) -> None:
         """Nothing counts any more but what waits to be sent, for a moment."""
@@ -173,9 +208,10 @@ class TransportDriver:
                 while greeting or not owner.done:
                     if not greeting and not connection.wants_to_send:
                         await self._writer.park()
-                    data = greeting + connection.data_to_send(size)
+                    begun, self._begun = self._begun, b""
+                    data = begun or greeting + connection.data_to_send(size)
                     greeting = b""
-                    if len(data) < FLUSH_SMALL:
+                    if len(data) < FLUSH_SMALL and not begun:
                         # Whoever else is ready to run may add to a flush that would cost a record alone.
                         await trio.lowlevel.checkpoint()
                         data += connection.data_to_send(size)

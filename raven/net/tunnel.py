@@ -86,6 +86,7 @@ class Tunnel:
         self._room = trio.lowlevel.ParkingLot()  # senders of control messages
         self._timer = trio.Event()
         self._timer_at = float("-inf")
+        self._flushing = False
         self._leaving = False  # we sent a GOAWAY and close when the streams are done
         self._finished = trio.Event()
         self._dispatch: dict[type, Callable[..., None]] = {
@@ -277,15 +278,26 @@ class Tunnel:
 
     def flush(self) -> None:
         """Call after every verb on the connection: handles its events, wakes writer and timer."""
+        if self._flushing:
+            return  # asked by what an event has set off: the call below goes on
         connection = self.connection
-        for event in connection.events():
-            self._dispatch[type(event)](event)
-        driver = self._transports.driver
-        if driver and (connection.wants_to_send or (self._leaving and not connection.streams_open)):
-            driver.wake()
+        self._flushing = True
+        try:
+            self._handle_events()
+            driver = self._transports.driver
+            if driver and (connection.wants_to_send or (self._leaving and not connection.streams_open)):
+                driver.wake()
+                self._handle_events()  # what has left may have made room
+        finally:
+            self._flushing = False
         at = connection.next_timeout()
         if at is None or at < self._timer_at:
             self._timer.set()
+
+    def _handle_events(self) -> None:
+        while events := self.connection.events():
+            for event in events:
+                self._dispatch[type(event)](event)
 
     def made_room(self) -> None:
         self._room.unpark_all()

@@ -5,6 +5,7 @@ ask it to flush. The only waiting here is for the peer: for bytes, for room, for
 """
 
 import operator
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
@@ -17,6 +18,9 @@ from raven.mux.stream import StreamUsage
 from raven.net.conflict import ConflictDetector
 
 RECEIVE_DEFAULT: Final = 256 * 1024  # bytes of one receive_some unless another number is asked for
+HANDED_MAX: Final = 16 * 1024  # bytes; more would hold up the other streams that the tunnel has read for
+
+Hand = Callable[[bytes | bytearray], int]  # takes bytes without waiting; says how many
 
 
 class TunnelLost(RavenError):
@@ -90,6 +94,8 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         self._closed = False
         self._eof_sent = False
         self._eof_received = False
+        self._hand: Hand | None = None  # of the one who waits for Readable
+        self._rest: bytes | bytearray = b""  # what it did not take
         self._receiver = trio.lowlevel.ParkingLot()  # waits for Readable
         self._sender = trio.lowlevel.ParkingLot()  # waits for Writable
         self._receive_conflict = ConflictDetector("another task is receiving from this tunnel stream")
@@ -121,7 +127,12 @@ class TunnelStream(trio.abc.HalfCloseableStream):
                 await self._sender.park()
                 self._check_sendable()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+    async def receive_some(
+        self, max_bytes: int | None = None, *, hand: Hand | None = None
+    ) -> bytes | bytearray:
+        """As trio has it. Little that comes while this waits goes to `hand`, in the task that has read the
+        tunnel: a keystroke then does not wait for this task to run. What `hand` does not take is returned.
+        """
         most = RECEIVE_DEFAULT if max_bytes is None else operator.index(max_bytes)
         if most < 1:
             raise ValueError("max_bytes is at least 1")
@@ -136,7 +147,11 @@ class TunnelStream(trio.abc.HalfCloseableStream):
                     return data
                 self._check_unbroken()
                 parked = True
-                await self._receiver.park()
+                self._hand = hand
+                try:
+                    await self._receiver.park()
+                finally:
+                    self._hand = None
             raise trio.ClosedResourceError("this tunnel stream was closed here")
 
     def receive_nowait(self, max_bytes: int) -> bytes | bytearray | None:
@@ -158,14 +173,18 @@ class TunnelStream(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         with self._send_conflict:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if self._closed:
-                raise trio.ClosedResourceError("this tunnel stream was closed here")
-            if not self._eof_sent:
-                self._check_unbroken()
-                self._eof_sent = True
-                self._connection.send_eof(self.stream)
-                self._carrier.flush()
+            self.end()
             await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def end(self) -> None:
+        """What `send_eof` does, without a checkpoint."""
+        if self._closed:
+            raise trio.ClosedResourceError("this tunnel stream was closed here")
+        if not self._eof_sent:
+            self._check_unbroken()
+            self._eof_sent = True
+            self._connection.send_eof(self.stream)
+            self._carrier.flush()
 
     async def aclose(self) -> None:
         try:
@@ -195,7 +214,19 @@ class TunnelStream(trio.abc.HalfCloseableStream):
     # Told by the tunnel ---------------------------------------------------------------------------
 
     def readable(self) -> None:
-        self._receiver.unpark_all()
+        if self._hand is None or not self._handed_on(self._hand):
+            self._receiver.unpark_all()
+
+    def _handed_on(self, hand: Hand) -> bool:
+        """Whether all that has come has gone; only while the receiver is parked."""
+        while self._connection.held(self.stream) <= HANDED_MAX:
+            data = self._read(HANDED_MAX)
+            if data is None:
+                return True
+            if (taken := hand(data) if data else 0) < len(data) or not data:
+                self._rest = data[taken:]
+                break
+        return False
 
     def writable(self) -> None:
         self._sender.unpark_all()
@@ -209,6 +240,9 @@ class TunnelStream(trio.abc.HalfCloseableStream):
     # Common ---------------------------------------------------------------------------------------
 
     def _read(self, most: int) -> bytes | bytearray | None:
+        if self._rest:
+            rest, self._rest = self._rest[:most], self._rest[most:]
+            return rest
         if self._eof_received:
             return b""
         data = self._connection.read(self.stream, most, trio.current_time())
@@ -252,8 +286,14 @@ class IncomingStream:
     async def accept(self, header: bytes = b"") -> TunnelStream:
         """The stream. BrokenResourceError when the peer no longer wants it or the tunnel is lost."""
         await trio.lowlevel.checkpoint()
+        return self.accept_now(header)
+
+    def accept_now(self, header: bytes = b"") -> TunnelStream:
+        """What `accept` does, without a checkpoint."""
         if self._refused or self.taken:
             raise LocalError("this stream was answered before")
+        if self.withdrawn.cancel_called:
+            raise trio.BrokenResourceError("the other end has taken its request back")
         if self._carrier.lost:
             raise trio.BrokenResourceError(str(self._carrier.lost)) from self._carrier.lost
         self._carrier.connection.accept(self.stream, header)
