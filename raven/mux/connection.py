@@ -58,20 +58,6 @@ class Connection(Streams):
         self._suspended: tuple[float, PeerError] | None = None  # since when, and why
         self._decoder = frames.FrameDecoder()
         self._message = bytearray()  # pieces of the control message that is coming in
-        self._handlers: dict[int, Callable[[StreamId, memoryview, float], None]] = {
-            FrameType.OPEN: self._on_open,
-            FrameType.ACCEPT: self._on_accept,
-            FrameType.DATA: self._on_data,
-            FrameType.CREDIT: self._on_credit,
-            FrameType.FIN: self._on_fin,
-            FrameType.RESET: self._on_reset,
-            FrameType.DATAGRAMS: self._on_datagrams,
-            FrameType.PING: self._on_ping,
-            FrameType.PONG: self._on_pong,
-            FrameType.ACK: self._on_ack,
-            FrameType.GOAWAY: self._on_go_away,
-            FrameType.CONTROL: self._on_control,
-        }
 
     # From above -----------------------------------------------------------------------------------
 
@@ -215,10 +201,10 @@ class Connection(Streams):
             self._outbox.ack()
         try:
             for frame_type, stream_id, payload in self._decoder.feed_untrusted(data):
-                handler = self._handlers.get(frame_type)
+                handler = _HANDLERS.get(frame_type)
                 if handler is None:
                     raise PeerError("resume-late", "RESUME frame that is not the first of its transport")
-                handler(StreamId(stream_id), payload, now)
+                handler(self, StreamId(stream_id), payload, now)
                 if self.ended:
                     return
         except PeerError as error:
@@ -345,3 +331,19 @@ class Connection(Streams):
         if error is not None and tell:
             self._outbox.control(frames.encode_go_away(EndCode.PROTOCOL, f"{error.reason}: {error}"))
         self._events.append(ConnectionEnded(error))
+
+
+_HANDLERS: dict[int, Callable[[Connection, StreamId, memoryview, float], None]] = {
+    FrameType.OPEN: Connection._on_open,
+    FrameType.ACCEPT: Connection._on_accept,
+    FrameType.DATA: Connection._on_data,
+    FrameType.CREDIT: Connection._on_credit,
+    FrameType.FIN: Connection._on_fin,
+    FrameType.RESET: Connection._on_reset,
+    FrameType.DATAGRAMS: Connection._on_datagrams,
+    FrameType.PING: Connection._on_ping,
+    FrameType.PONG: Connection._on_pong,
+    FrameType.ACK: Connection._on_ack,
+    FrameType.GOAWAY: Connection._on_go_away,
+    FrameType.CONTROL: Connection._on_control,
+}

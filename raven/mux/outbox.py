@@ -2,10 +2,11 @@
 
 PONGs, PINGs and receipts first, then control frames in the order they were queued, then CREDITs, then the
 streams and datagram runs whose turn the scheduler says it is. A stream's bytes stay in its SendBuffer until
-its turn. Every queue here has a bound; the streams' is their window.
+its turn. Every queue here has a bound; the streams' is their window. They are lists: an empty deque costs 760
+bytes, and thousands of idle connections have nothing in any of them.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from typing import Final
 
 from raven.mux import frames
@@ -31,13 +32,13 @@ class Outbox:
         self._datagrams_max = datagrams_max
         self._counters = counters
         self._receipts = receipts
-        self._pongs: deque[int] = deque()
+        self._pongs: list[int] = []
         self._pings: list[tuple[int, int]] = []  # token, pause
         self._ack = False
-        self._control: deque[bytes] = deque()  # whole frames
+        self._control: list[bytes] = []  # whole frames
         self._control_size = 0
         self._credits: dict[StreamId, Stream] = {}
-        self._datagrams: deque[bytes] = deque()  # whole frames
+        self._datagrams: list[bytes] = []  # whole frames
         self._datagrams_size = 0
         self._scheduler = Scheduler()
         self._waiting: dict[StreamId, Stream] = {}  # the streams in the scheduler
@@ -74,7 +75,7 @@ class Outbox:
     def pong(self, token: int) -> None:
         """Queues the answer to a PING; of too many the oldest goes unanswered."""
         if len(self._pongs) == PONGS_MAX:
-            self._pongs.popleft()
+            self._pongs.pop(0)
             self._counters["pong-dropped"] += 1
         self._pongs.append(token)
 
@@ -142,12 +143,14 @@ class Outbox:
         parts: list[Chunk] = []
         if self._pongs or self._pings or self._ack:
             self._receipt_frames(parts)
-        room = limit
-        while self._control and room > 0:
-            frame = self._control.popleft()
-            self._control_size -= len(frame)
+        room, whole = limit, 0
+        while whole < len(self._control) and room > 0:
+            frame = self._control[whole]
+            whole += 1
             room -= len(frame)
             parts.append(frame)
+        del self._control[:whole]
+        self._control_size -= limit - room
         for stream in self._credits.values():
             consumed, window = stream.receive.credit()
             parts.append(frames.encode_credit(stream.id, consumed=consumed, window=window))
@@ -172,7 +175,7 @@ class Outbox:
         """One turn of whoever the scheduler names; the bytes it took."""
         stream_id, alone = self._scheduler.next()
         if stream_id == DATAGRAMS:
-            frame = self._datagrams.popleft()
+            frame = self._datagrams.pop(0)
             self._datagrams_size -= len(frame)
             parts.append(frame)
             self._scheduler.sent(len(frame), dry=not self._datagrams)

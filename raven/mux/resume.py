@@ -5,7 +5,6 @@ all frames is repeated from where the peer has it, so streams, control messages 
 of their own for a broken transport.
 """
 
-from collections import deque
 from typing import Final, NamedTuple
 
 from raven.errors import PeerError
@@ -69,9 +68,9 @@ class Replay:
         self.sent = 0  # bytes of the sequence
         self.confirmed = 0
         self._keep = keep
-        self._chunks: deque[bytes | bytearray] = deque()  # the first may be confirmed in part
+        self._chunks: list[bytes | bytearray] = []  # the first may be confirmed in part
         self._from = 0  # offset where it begins
-        self._again: deque[memoryview] = deque()
+        self._again: list[memoryview] = []
 
     @property
     def full(self) -> bool:
@@ -106,8 +105,13 @@ class Replay:
         if received <= self.confirmed:
             return False
         self.confirmed = received
-        while self._chunks and self._from + len(self._chunks[0]) <= received:
-            self._from += len(self._chunks.popleft())
+        whole = 0
+        for chunk in self._chunks:
+            if self._from + len(chunk) > received:
+                break
+            self._from += len(chunk)
+            whole += 1
+        del self._chunks[:whole]
         return True
 
     def rewind_untrusted(self, received: int) -> None:
@@ -127,9 +131,9 @@ class Replay:
         """The next bytes that go again, at most `limit`."""
         parts: list[memoryview] = []
         while self._again and limit:
-            chunk = self._again.popleft()
+            chunk = self._again.pop(0)
             if len(chunk) > limit:
-                self._again.appendleft(chunk[limit:])
+                self._again.insert(0, chunk[limit:])
                 chunk = chunk[:limit]
             limit -= len(chunk)
             parts.append(chunk)

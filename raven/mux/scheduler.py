@@ -6,7 +6,6 @@ the bulk class, so a stream that has sent BURST bytes without once running dry t
 streams until it does. What an interactive stream is good at, short answers, is untouched by that.
 """
 
-from collections import deque
 from typing import Final
 
 from raven.mux.codes import Priority
@@ -22,7 +21,7 @@ class Scheduler:
     """Rings of streams that have something to send."""
 
     def __init__(self) -> None:
-        self._rings: tuple[deque[StreamId], deque[StreamId]] = (deque(), deque())  # by Priority
+        self._rings: tuple[list[StreamId], list[StreamId]] = ([], [])  # by Priority
         self._run: dict[StreamId, int] = {}  # waiting streams and what each has sent since it last ran dry
 
     def wake(self, stream: StreamId, priority: Priority) -> None:
@@ -50,7 +49,7 @@ class Scheduler:
         """The stream `next` named has sent `size` bytes; `dry` when it has nothing left."""
         interactive, bulk = self._rings
         ring = interactive or bulk
-        stream = ring.popleft()
+        stream = ring.pop(0)
         if dry:
             del self._run[stream]
             return

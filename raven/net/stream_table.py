@@ -13,6 +13,7 @@ from raven.mux.events import Readable, StreamAccepted, StreamId, StreamOpened, S
 from raven.net.tunnel_stream import Carrier, IncomingStream, StreamRefused, TunnelStream
 
 Accept = Callable[[IncomingStream], Awaitable[None]]
+StreamEvent = Readable | Writable | StreamOpened | StreamAccepted | StreamReset
 
 
 class StreamTable:
@@ -68,13 +69,20 @@ class StreamTable:
 
     # Events ---------------------------------------------------------------------------------------
 
-    def on_readable(self, event: Readable) -> None:
-        self._streams[event.stream].readable()
+    def handle(self, event: StreamEvent) -> None:
+        match event:
+            case Readable():
+                self._streams[event.stream].readable()
+            case Writable():
+                self._streams[event.stream].writable()
+            case StreamOpened():
+                self._opened(event)
+            case StreamAccepted():
+                self._accepted(event)
+            case StreamReset():
+                self._reset(event)
 
-    def on_writable(self, event: Writable) -> None:
-        self._streams[event.stream].writable()
-
-    def on_opened(self, event: StreamOpened) -> None:
+    def _opened(self, event: StreamOpened) -> None:
         incoming = IncomingStream(self._carrier, event.stream, header=event.header, priority=event.priority)
         if self.accept is None or self.handlers is None:
             incoming.refuse_now(RefusalCode.FORBIDDEN, "this end takes no streams")
@@ -82,12 +90,12 @@ class StreamTable:
         self._offered[event.stream] = incoming
         self.handlers.start_soon(self._serve, incoming, self.accept)
 
-    def on_accepted(self, event: StreamAccepted) -> None:
+    def _accepted(self, event: StreamAccepted) -> None:
         self._streams[event.stream].header = event.header
         self._asked[event.stream].accepted = True
         self._asked[event.stream].set()
 
-    def on_reset(self, event: StreamReset) -> None:
+    def _reset(self, event: StreamReset) -> None:
         if event.stream in self._asked and not self._asked[event.stream].come:
             self._asked[event.stream].refuse(event.code, event.message)
         elif event.stream in self._offered:

@@ -107,7 +107,6 @@ class TransportDriver:
         if carriage.theirs is not None:
             owner.bytes_in += RESUME_LEN
         self._reading = trio.CancelScope()
-        self._writing = trio.CancelScope()
         self._writer = trio.lowlevel.ParkingLot()
         self._prompt = carriage.stream if isinstance(carriage.stream, PromptStream) else None
         self._sent_alone = 0.0  # trio.current_time() of the last flush without the writer
@@ -142,7 +141,7 @@ class TransportDriver:
     def last_words(self) -> None:
         """Nothing counts any more but what waits to be sent, for a moment."""
         self._reading.cancel()
-        self._writing.deadline = trio.current_time() + LAST_WORDS
+        self.scope.deadline = trio.current_time() + LAST_WORDS
         self._writer.unpark_all()
 
     async def run(self, *, ours: Resume | None, hear_theirs: bool) -> None:
@@ -203,30 +202,29 @@ class TransportDriver:
         stream, owner, connection = self.stream, self._owner, self._owner.connection
         size = FLUSH_MIN
         greeting = ours.encode() if ours is not None else b""
-        with self._writing:
-            try:
-                while greeting or not owner.done:
-                    if not greeting and not connection.wants_to_send:
-                        await self._writer.park()
-                    begun, self._begun = self._begun, b""
-                    data = begun or greeting + connection.data_to_send(size)
-                    greeting = b""
-                    if len(data) < FLUSH_SMALL and not begun:
-                        # Whoever else is ready to run may add to a flush that would cost a record alone.
-                        await trio.lowlevel.checkpoint()
-                        data += connection.data_to_send(size)
-                    owner.made_room()
-                    if not data:
-                        continue
-                    begin = trio.current_time()
-                    await stream.send_all(data)
-                    owner.bytes_out += len(data)
-                    taken = trio.current_time() - begin
-                    if taken > FLUSH_SLOW:
-                        size = max(FLUSH_MIN, size // 2)
-                    elif taken < FLUSH_FAST and len(data) >= size // 2:
-                        size = min(FLUSH_MAX, size * 2)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                # What the peer said before it closed may still be on its way to the reader.
-                await trio.sleep(LAST_WORDS)
-                owner.broke(error)
+        try:
+            while greeting or not owner.done:
+                if not greeting and not connection.wants_to_send:
+                    await self._writer.park()
+                begun, self._begun = self._begun, b""
+                data = begun or greeting + connection.data_to_send(size)
+                greeting = b""
+                if len(data) < FLUSH_SMALL and not begun:
+                    # Whoever else is ready to run may add to a flush that would cost a record alone.
+                    await trio.lowlevel.checkpoint()
+                    data += connection.data_to_send(size)
+                owner.made_room()
+                if not data:
+                    continue
+                begin = trio.current_time()
+                await stream.send_all(data)
+                owner.bytes_out += len(data)
+                taken = trio.current_time() - begin
+                if taken > FLUSH_SLOW:
+                    size = max(FLUSH_MIN, size // 2)
+                elif taken < FLUSH_FAST and len(data) >= size // 2:
+                    size = min(FLUSH_MAX, size * 2)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # What the peer said before it closed may still be on its way to the reader.
+            await trio.sleep(LAST_WORDS)
+            owner.broke(error)

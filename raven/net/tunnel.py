@@ -9,7 +9,7 @@ library only, because the idle agent pays for every import.
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -32,7 +32,7 @@ from raven.mux.events import (
 )
 from raven.mux.keepalive import Keepalive
 from raven.mux.resume import Resume
-from raven.net.stream_table import Accept, Answer, StreamTable
+from raven.net.stream_table import Accept, Answer, StreamEvent, StreamTable
 from raven.net.succession import Succession
 from raven.net.transport_driver import Carriage
 from raven.net.tunnel_stream import IncomingStream, StreamRefused, TunnelLost, TunnelStream
@@ -89,19 +89,6 @@ class Tunnel:
         self._flushing = False
         self._leaving = False  # we sent a GOAWAY and close when the streams are done
         self._finished = trio.Event()
-        self._dispatch: dict[type, Callable[..., None]] = {
-            Readable: self._streams.on_readable,
-            Writable: self._streams.on_writable,
-            StreamOpened: self._streams.on_opened,
-            StreamAccepted: self._streams.on_accepted,
-            StreamReset: self._streams.on_reset,
-            ControlReceived: self._on_control,
-            DatagramsReceived: self._on_datagrams,
-            Pong: self._on_pong,
-            GoAwayReceived: self._on_go_away,
-            Suspended: self._on_suspended,
-            ConnectionEnded: self._on_ended,
-        }
 
     # What the lanes use ---------------------------------------------------------------------------
 
@@ -214,14 +201,16 @@ class Tunnel:
         try:
             async with trio.open_nursery() as handlers:
                 self._streams.handlers = handlers
-                with self._loops:
-                    async with trio.open_nursery() as loops:
-                        loops.start_soon(self._watch)
-                        self.connection.ping(trio.current_time())  # the first round trip, for status
-                        self.flush()
-                        task_status.started()
-                        await self._transports.run()
+                async with trio.open_nursery() as loops:
+                    if self._loops.cancel_called:
                         loops.cancel_scope.cancel()
+                    self._loops = loops.cancel_scope
+                    loops.start_soon(self._watch)
+                    self.connection.ping(trio.current_time())  # the first round trip, for status
+                    self.flush()
+                    task_status.started()
+                    await self._transports.run()
+                    loops.cancel_scope.cancel()
                 self._break_all()
                 if self.lost:
                     handlers.cancel_scope.cancel()
@@ -297,7 +286,7 @@ class Tunnel:
     def _handle_events(self) -> None:
         while events := self.connection.events():
             for event in events:
-                self._dispatch[type(event)](event)
+                _HANDLERS[type(event)](self, event)
 
     def made_room(self) -> None:
         self._room.unpark_all()
@@ -343,6 +332,9 @@ class Tunnel:
         self._streams.forget(stream)
 
     # Events of the connection ---------------------------------------------------------------------
+
+    def _of_stream(self, event: StreamEvent) -> None:
+        self._streams.handle(event)
 
     def _on_control(self, event: ControlReceived) -> None:
         try:
@@ -405,3 +397,18 @@ class Tunnel:
         for answer in self._pings.values():
             answer.set()
         self._room.unpark_all()
+
+
+_HANDLERS: dict[type, Callable[[Tunnel, Any], None]] = {
+    Readable: Tunnel._of_stream,
+    Writable: Tunnel._of_stream,
+    StreamOpened: Tunnel._of_stream,
+    StreamAccepted: Tunnel._of_stream,
+    StreamReset: Tunnel._of_stream,
+    ControlReceived: Tunnel._on_control,
+    DatagramsReceived: Tunnel._on_datagrams,
+    Pong: Tunnel._on_pong,
+    GoAwayReceived: Tunnel._on_go_away,
+    Suspended: Tunnel._on_suspended,
+    ConnectionEnded: Tunnel._on_ended,
+}
