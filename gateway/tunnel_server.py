@@ -122,6 +122,8 @@ class TunnelServer:
     def __post_init__(self) -> None:
         self._log = log.get("agents")
         self._unplaced: Counter[str] = Counter()  # tunnels that are not in the table, by nodes that joined
+        # The registry writes for one at a time: more threads would only wait, each with a stack and a heap.
+        self._writing = trio.CapacityLimiter(1)
         self._told: dict[str, float] = {}  # trio.current_time() of the last line, by reason of _FLOODS
 
     @property
@@ -360,7 +362,8 @@ class TunnelServer:
                         software=message.software,
                         now=time.time(),
                         address=known_address_untrusted(message.address),
-                    )
+                    ),
+                    limiter=self._writing,
                 )
                 self.news(live)
             case PacketReport():

@@ -9,6 +9,7 @@ contract.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from raven.errors import LocalError, PeerError
 from raven.mux import frames
@@ -34,6 +35,8 @@ from raven.mux.streams import Streams
 
 __all__ = ["Connection", "Limits"]
 
+LIVELY_BYTES: Final = 4 * 1024 * 1024  # both ways; 10 ms at full speed, and for ever on an idle connection
+
 
 class Connection(Streams):
     """One end of a connection. `initiator` is whoever dialled; it begins with a transport."""
@@ -57,6 +60,7 @@ class Connection(Streams):
         self._replay = Replay(keep=limits.grace > 0)
         self._suspended: tuple[float, PeerError] | None = None  # since when, and why
         self._decoder = frames.FrameDecoder()
+        self._lively_until = 0  # bytes sent and received
         self._message = bytearray()  # pieces of the control message that is coming in
 
     # From above -----------------------------------------------------------------------------------
@@ -237,6 +241,11 @@ class Connection(Streams):
             return True
         return not self._replay.full and bool(self._outbox)
 
+    @property
+    def lively(self) -> bool:
+        """Whether somebody types beside what else is carried: large pieces would hold up the answers."""
+        return self._replay.sent + self._receipts.received < self._lively_until
+
     def has_at_most(self, limit: int) -> bool:
         """Whether all that could be sent now is at most about `limit` bytes."""
         return not self._replay.has_more and self._outbox.has_at_most(limit)
@@ -251,6 +260,9 @@ class Connection(Streams):
         data = self._outbox.drain(limit, over, streams=not self._replay.full)
         for stream in over:
             self._remove(stream)
+        if self._outbox.answered:
+            self._outbox.answered = False
+            self._lively_until = self._replay.sent + self._receipts.received + LIVELY_BYTES
         if self._outbox.writable:
             self._events += map(Writable, self._outbox.writable)
             self._outbox.writable.clear()

@@ -19,6 +19,7 @@ from raven.mux.stream import Stream
 
 PONGS_MAX: Final = 16  # answers to as many PINGs as an honest peer can have under way
 SEND_ROOM: Final = WAITING_MAX // 2  # bytes that must fit before a blocked writer is woken for it
+ANSWER_MAX: Final = 2048  # bytes; a stream that had no more than this to say is somebody who types
 TAIL_MIN: Final = 2048  # bytes; less room than this at the end of a flush is not worth a frame
 
 
@@ -42,6 +43,7 @@ class Outbox:
         self._datagrams_size = 0
         self._scheduler = Scheduler()
         self._waiting: dict[StreamId, Stream] = {}  # the streams in the scheduler
+        self.answered = False  # somebody who types had something to say; for the owner to clear
         self.writable: list[StreamId] = []  # streams that can take bytes again because some have left
 
     def __bool__(self) -> bool:
@@ -155,9 +157,11 @@ class Outbox:
             consumed, window = stream.receive.credit()
             parts.append(frames.encode_credit(stream.id, consumed=consumed, window=window))
         self._credits.clear()
+        # A large flush is cheaper in large pieces, and nobody waits for a small one: see `transport_driver`.
+        quantum = max(QUANTUM, limit // 4)
         # While control frames wait no stream may go: its ACCEPT could be among them.
         while streams and self._scheduler and not self._control and (room >= TAIL_MIN or not parts):
-            room -= self._turn(parts, max(room, TAIL_MIN), ended)
+            room -= self._turn(parts, max(room, TAIL_MIN), quantum, ended)
         return b"".join(parts)
 
     def _receipt_frames(self, parts: list[Chunk]) -> None:
@@ -171,7 +175,7 @@ class Outbox:
         self._pings.clear()
         self._ack = False
 
-    def _turn(self, parts: list[Chunk], room: int, ended: list[Stream]) -> int:
+    def _turn(self, parts: list[Chunk], room: int, quantum: int, ended: list[Stream]) -> int:
         """One turn of whoever the scheduler names; the bytes it took."""
         stream_id, alone = self._scheduler.next()
         if stream_id == DATAGRAMS:
@@ -183,7 +187,7 @@ class Outbox:
         stream = self._waiting[stream_id]
         send = stream.send
         # A stream that waits alone sends its quanta in one frame: nobody is held up by that.
-        size = min(send.waiting, room - frames.HEADER_LEN, frames.DATA_MAX if alone else QUANTUM)
+        size = min(send.waiting, room - frames.HEADER_LEN, frames.DATA_MAX if alone else quantum)
         if size:
             parts.append(frames.data_header(stream_id, size))
             send.send(size, parts)
@@ -191,6 +195,8 @@ class Outbox:
                 stream.blocked = False
                 self.writable.append(stream_id)
         dry = not send.waiting
+        if dry and 0 < size <= ANSWER_MAX:
+            self.answered = True
         self._scheduler.sent(size, dry=dry)
         if dry:
             del self._waiting[stream_id]

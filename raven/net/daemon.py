@@ -7,6 +7,7 @@ makes it look at its files again. What a daemon does meanwhile is its own matter
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import resource
 import signal
@@ -18,6 +19,12 @@ import trio
 
 from raven.errors import ConfigError, RavenError
 from raven.net.sdnotify import Notifier
+
+# malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_MMAP_MIN = 1 << 20  # bytes; above what streams read and write at once
+_KEPT_MAX = 4 << 20  # bytes free at the end of the heap; some reads and flushes
 
 EXIT_OK = 0
 EXIT_FAILED = 1  # something failed that a restart may mend
@@ -53,6 +60,7 @@ async def supervise(
     called at SIGHUP, which never ends a daemon.
     """
     _raise_open_files()
+    _keep_freed_memory()
     # What the imports made lives as long as we do. The collector need not walk it again and again: 10 ms, in
     # which every keystroke would wait.
     gc.collect()
@@ -82,6 +90,16 @@ def _raise_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _keep_freed_memory() -> None:
+    """glibc would give each large buffer back to the kernel and fault it in anew: of a gigabyte that passes,
+    a third of the pages (a tenth of the CPU time in the kernel).
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_MIN)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_MAX)
 
 
 def exit_code(error: BaseException) -> tuple[int, str]:

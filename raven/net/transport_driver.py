@@ -13,6 +13,7 @@ from raven.mux.connection import Connection
 from raven.mux.resume import RESUME_LEN, Greeting, Resume
 
 READ_MAX: Final = 256 * 1024  # bytes; what one wake-up may bring
+LIVELY_MAX: Final = 32 * 1024  # bytes; what one wake-up may bring or take while somebody types
 GREETING_READ: Final = 16 * 1024  # bytes; a RESUME, and what a hasty initiator sends behind it
 LAST_WORDS: Final = 1.0  # seconds for a GOAWAY and a close to leave
 FLUSH_SMALL: Final = 4 * 1024  # bytes; less is worth a moment's wait for more
@@ -189,7 +190,7 @@ class TransportDriver:
                     connection.receive_data(self._rest, trio.current_time())
                     self._rest = b""
                     owner.flush()
-                while data := await receive(READ_MAX):
+                while data := await receive(LIVELY_MAX if connection.lively else READ_MAX):
                     owner.bytes_in += len(data)
                     connection.receive_data(data, trio.current_time())
                     owner.flush()
@@ -207,12 +208,13 @@ class TransportDriver:
                 if not greeting and not connection.wants_to_send:
                     await self._writer.park()
                 begun, self._begun = self._begun, b""
-                data = begun or greeting + connection.data_to_send(size)
+                most = LIVELY_MAX if connection.lively else size
+                data = begun or greeting + connection.data_to_send(most)
                 greeting = b""
                 if len(data) < FLUSH_SMALL and not begun:
                     # Whoever else is ready to run may add to a flush that would cost a record alone.
                     await trio.lowlevel.checkpoint()
-                    data += connection.data_to_send(size)
+                    data += connection.data_to_send(most)
                 owner.made_room()
                 if not data:
                     continue
