@@ -18,7 +18,7 @@ from raven.dataplane.offloads import TUN_TCP, TUN_UDP, Offloads
 from raven.dataplane.routes import RouteWatch
 from raven.dataplane.sending import Sender
 from raven.dataplane.tun import READ_MAX, LinkGone, Tun
-from raven.dataplane.udp import Udp, UdpError, UdpSocket
+from raven.dataplane.udp import Burst, Udp, UdpError, UdpSocket
 from raven.dataplane.writing import Writer
 from raven.errors import PeerError
 from raven.ip import header as h
@@ -42,6 +42,28 @@ _TOGETHER: Final = 4
 _ROUTES_PAUSE: Final = 0.5
 # Superpackets that contradict their own header, after which the kernel is asked for none any more.
 _CONTRADICTIONS_MAX: Final = 8
+
+# Seconds between two wake-ups of one descriptor from where on a packet is alone. A round trip through both
+# ends takes half of it; in a flood, wake-ups are as far apart as one packet's work, 30 µs.
+_APART: Final = 0.0002
+_NEVER: Final = float("inf")
+
+
+class Lull:
+    """Since when a descriptor brings packets one by one, so that the next one will be alone as well.
+
+    Only guessed, and a wrong guess costs little: a lone packet takes a shorter way and nothing is read behind
+    it, which would cost an exception; of several, the rest comes at the next wake-up, at once.
+    """
+
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = 0.0  # when the wake-ups were far enough apart; more than one packet: never
+
+    def brought(self, count: int, now: float) -> None:
+        """Call with how many packets a wake-up brought."""
+        self.until = now + _APART if count <= 1 else _NEVER
 
 
 class Engine:
@@ -74,6 +96,7 @@ class Engine:
         self._writer = Writer(tun, device, self._offloads)
         # One for each read of a wake-up: the device may be given several packets in one call.
         self._buffers = [memoryview(bytearray(READ_MAX)) for _ in range(_BURSTS)]
+        self._tun_lull = Lull()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -178,47 +201,76 @@ class Engine:
 
     def _tun_readable(self) -> None:
         """Packets out: read, cut, seal, send."""
-        device = self._device
         now = time.monotonic()
-        # Read and not yet given to the device, in order: whole packets, and what was left of a superpacket.
-        pending: list[memoryview] = []
         try:
-            for buffer in self._buffers:
-                size = self._tun.read_into(buffer)
-                if not size:
-                    break
-                packet = buffer[h.VIRTIO_LEN : size]
-                virtio = h.Virtio.unpack_from(buffer)
-                try:
-                    if virtio.gso_type == h.GSO_NONE:
-                        if virtio.flags & h.NEEDS_CSUM:
-                            complete_checksum(virtio, packet)
-                        pending.append(packet)
-                        continue
-                    if device.superframes:
-                        if pending:
-                            device.send(pending, now)
-                            pending = []
-                        if device.send_superpacket(buffer, size, now):
-                            self._sender.send()
-                            if self._sender.blocked:
-                                break
-                            continue
-                    segments = self._cutter.cut(virtio, packet)
-                except PeerError as error:
-                    self._device.dropped(error.reason)
-                    self._contradicted(virtio)
-                    continue
-                pending = self._send_segments(pending, segments, now)
-                if self._sender.blocked:
-                    break
+            size = self._tun.read_into(self._buffers[0])
+            if now < self._tun_lull.until or not self._send_lone(size, now):
+                self._send_burst(size, now)
         except LinkGone:
             self._ended("")
             return
+        if self._device.pending:
+            self._flush(now)
+
+    def _send_lone(self, size: int, now: float) -> bool:
+        """The short way of a packet that comes alone; False when the one just read is not for it."""
+        buffer = self._buffers[0]
+        if not size or buffer[h.VIRTIO_GSO_TYPE] != h.GSO_NONE:
+            return False
+        if buffer[h.VIRTIO_FLAGS] & h.NEEDS_CSUM:
+            try:
+                complete_checksum(h.Virtio.unpack_from(buffer), buffer[h.VIRTIO_LEN : size])
+            except PeerError:
+                return False  # counted where it is met again
+            buffer[: h.VIRTIO_LEN] = h.PLAIN  # that is done, whichever way it goes
+        transmit = self._device.send_lone(buffer, h.VIRTIO_LEN, size, now)
+        if transmit is None:
+            return False
+        self._sender.send_one(transmit)
+        self._tun_lull.brought(1, now)
+        return True
+
+    def _send_burst(self, size: int, now: float) -> None:
+        """Sends a bounded number of packets, of which one of `size` bytes was read."""
+        device = self._device
+        # Read and not yet given to the device, in order: whole packets, and what was left of a superpacket.
+        pending: list[memoryview] = []
+        count = 0
+        for buffer in self._buffers:
+            if count:
+                size = self._tun.read_into(buffer)
+            if not size:
+                break
+            count += 1
+            packet = buffer[h.VIRTIO_LEN : size]
+            virtio = h.Virtio.unpack_from(buffer)
+            try:
+                if virtio.gso_type == h.GSO_NONE:
+                    if virtio.flags & h.NEEDS_CSUM:
+                        complete_checksum(virtio, packet)
+                    pending.append(packet)
+                    continue
+                if device.superframes:
+                    if pending:
+                        device.send(pending, now)
+                        pending = []
+                    if device.send_superpacket(buffer, size, now):
+                        self._sender.send()
+                        if self._sender.blocked:
+                            break
+                        continue
+                segments = self._cutter.cut(virtio, packet)
+            except PeerError as error:
+                device.dropped(error.reason)
+                self._contradicted(virtio)
+                continue
+            pending = self._send_segments(pending, segments, now)
+            if self._sender.blocked:
+                break
         if pending:
             device.send(pending, now)
         self._write()  # what was too large for its path went back to its sender, as ICMP
-        self._flush(now)
+        self._tun_lull.brought(count, now)
 
     def _send_segments(
         self, pending: list[memoryview], segments: list[memoryview], now: float
@@ -245,20 +297,51 @@ class Engine:
             self._sender.send()
         return rest
 
-    def _udp_readable(self, source: UdpSocket) -> None:
+    def _udp_readable(self, source: UdpSocket, lull: Lull) -> None:
         """Packets in: receive, open, join, write."""
-        device = self._device
         now = time.monotonic()
+        burst = source.receive()
+        if burst is None:
+            return
+        if now < lull.until or not self._receive_lone(burst, now):
+            lull.brought(self._receive_bursts(source, burst, now), now)
+        else:
+            lull.brought(1, now)
+        if self._device.pending:
+            self._flush(now)
+
+    def _receive_lone(self, burst: Burst, now: float) -> bool:
+        """The short way of a datagram that comes alone; False when this one is not for it."""
+        datagrams, endpoint, ecn = burst
+        if len(datagrams) > 1:
+            return False
+        packet = self._device.receive_lone(datagrams[0], endpoint, now, ecn=ecn)
+        if packet is None:
+            return False
+        if packet:
+            try:
+                if reason := self._tun.write((h.PLAIN, packet)):
+                    self._device.dropped(reason)
+            except LinkGone:
+                self._ended("")
+        return True
+
+    def _receive_bursts(self, source: UdpSocket, burst: Burst | None, now: float) -> int:
+        """Takes in `burst` and a bounded number of others; how many datagrams that were."""
+        device = self._device
+        count = 0
         for number in range(_BURSTS):
-            burst = source.receive()
+            if number:
+                burst = source.receive()
             if burst is None:
                 break
             if number % _TOGETHER == 0:
                 self._write()
                 self._sender.send()
+            count += len(burst.datagrams)
             device.receive(burst.datagrams, burst.endpoint, now, ecn=burst.ecn)
         self._write()
-        self._flush(now)
+        return count
 
     def _write(self) -> None:
         try:
@@ -308,7 +391,7 @@ class Engine:
         self._sender.udp = udp
         self._device.listen_port = udp.port
         for one in udp.sockets:
-            self._loop.add_reader(one.fileno(), self._udp_readable, one)
+            self._loop.add_reader(one.fileno(), self._udp_readable, one, Lull())
 
 
 def _open_udp(port: int, fwmark: int, offloads: Offloads) -> Udp:

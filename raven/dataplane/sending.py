@@ -39,18 +39,22 @@ class Sender:
     def send(self) -> None:
         """Sends what the device has ready."""
         for transmit in self._device.transmits():
-            if self.udp is None:
-                self._device.dropped("udp-down")
-            elif self._waiting:
+            self.send_one(transmit)
+
+    def send_one(self, transmit: Transmit) -> None:
+        """Sends that alone."""
+        if self.udp is None:
+            self._device.dropped("udp-down")
+        elif self._waiting:
+            self._wait(self.udp, transmit)
+        else:
+            try:
+                reason = self.udp.send(transmit)
+            except BlockingIOError:
                 self._wait(self.udp, transmit)
             else:
-                try:
-                    reason = self.udp.send(transmit)
-                except BlockingIOError:
-                    self._wait(self.udp, transmit)
-                else:
-                    if reason:
-                        self._device.dropped(reason)
+                if reason:
+                    self._device.dropped(reason)
 
     def close(self) -> None:
         """Closes the sockets; what waited for them is lost."""

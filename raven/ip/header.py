@@ -45,6 +45,8 @@ UDP_CHECKSUM = 6
 #   u16 csum_offset   where in it the checksum lies
 _VIRTIO = struct.Struct("=BBHHHH")
 VIRTIO_LEN = _VIRTIO.size
+VIRTIO_FLAGS = 0
+VIRTIO_GSO_TYPE = 1
 
 NEEDS_CSUM = 1  # the checksum field holds the pseudo-header's sum and waits for the rest
 

@@ -117,6 +117,32 @@ class Device:
                 peer.send(run, size, outer_tos_of_word(key[0]), now, hops)
             start = end
 
+    def send_lone(self, buffer: memoryview, start: int, end: int, now: float) -> Transmit | None:
+        """`send` for the one packet between `start` and `end` of `buffer`, on a short way: what to send.
+
+        None: it needs more than keys that are there, and has to go through `send`. The MSS is lowered in
+        place, and up to 15 bytes behind the packet are overwritten. Call it with nothing left to drain; what
+        it returns is valid until the next packet, and other things may be ready to be drained then.
+        """
+        packet = buffer[start:end]
+        size = end - start
+        version = packet[0] >> 4 if size else 0
+        address: int | tuple[int, int]
+        if version == 4 and size >= IPV4_HEADER_LEN:
+            word, middle, address = DESTINATION_V4.unpack_from(packet)
+        elif version == 6 and size >= IPV6_HEADER_LEN:
+            word, middle, high, low = DESTINATION_V6.unpack_from(packet)
+            address = high, low
+        else:
+            return None
+        peer = self._peers.owner_of(address)
+        if peer is None or (may_be_nested(version, middle) and nested_hops(packet)):
+            return None
+        if size <= SYN_MAX and is_tcp(version, middle):
+            clamp_mss(packet, peer.mtu)
+        self._outbox.begin()
+        return peer.send_lone(buffer, start, size, outer_tos_of_word(word), now)
+
     @property
     def superframes(self) -> bool:
         """Whether it is worth to try `send_superpacket`."""
@@ -161,6 +187,15 @@ class Device:
     ) -> None:
         """One burst from one source; borrowed until the call returns. `ecn`: the outer header's two bits."""
         self._inbound.receive(datagrams, endpoint, now, ecn)
+
+    def receive_lone(
+        self, datagram: memoryview, endpoint: Endpoint, now: float, *, ecn: int = 0
+    ) -> memoryview | None:
+        """`receive` for one datagram, on a short way: its packet, empty if that was dropped.
+
+        None: nothing was done, and it has to go through `receive`. Otherwise as `send_lone`.
+        """
+        return self._inbound.receive_lone(datagram, endpoint, now, ecn)
 
     # Configuration ------------------------------------------------------------------------------------
 
@@ -262,6 +297,12 @@ class Device:
     def next_timeout(self) -> float | None:
         """When to call handle_timeout, in the clock of `now`; it may be early, never late. None: no timer."""
         return self._shared.agenda.next()
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to send or to report, or `next_timeout` may have become earlier."""
+        outbox = self._outbox
+        return bool(outbox.transmits or outbox.events or self._shared.agenda.changed)
 
     def transmits(self) -> list[Transmit]:
         """Drains what to send, in order."""

@@ -15,7 +15,7 @@ from raven.wg.endpoint import Endpoint
 from raven.wg.inband import is_inband
 from raven.wg.keypair import RUN_SEGMENTS_MAX
 from raven.wg.messages import TRANSPORT_HEADER, TRANSPORT_OVERHEAD, TYPE_TRANSPORT
-from raven.wg.outbox import Drop
+from raven.wg.outbox import LONE_MAX, Drop
 from raven.wg.packet import (
     ECN_CE,
     FRAGMENT_TYPE,
@@ -91,6 +91,25 @@ class Inbound:
                 if packets:
                     self._deliver(peer, packets, ecn, now)
             start = end
+
+    def receive_lone(
+        self, datagram: memoryview, endpoint: Endpoint, now: float, ecn: int
+    ) -> memoryview | None:
+        """One datagram, as `Device.receive_lone` has it: a transport message with a packet in it, or None."""
+        if not TRANSPORT_OVERHEAD < len(datagram) <= LONE_MAX:
+            return None
+        kind, index, counter = TRANSPORT_HEADER.unpack_from(datagram)
+        found = self._shared.keypairs.get(index)
+        if kind != TYPE_TRANSPORT or found is None:
+            return None
+        peer, keypair = found
+        self._outbox.begin()
+        packet = peer.receive_lone(keypair, datagram, counter, endpoint, now)
+        if packet is None:
+            return None
+        self._deliver(peer, [packet], ecn, now)
+        packets = self._outbox.packets
+        return packets.pop() if packets else packet[:0]
 
     def _receive_fragments(
         self,

@@ -32,6 +32,7 @@ PREVIOUS_MAX = 2  # keypairs of a peer that only open any more
 _HEADER_LEN = TRANSPORT_HEADER.size
 _NONCE = struct.Struct("<4xQ")  # section 5.4.6: 32 zero bits, then the counter, little-endian
 _NOTHING = memoryview(bytearray())
+_ZEROS = bytes(PADDING)
 
 
 class Keypair:
@@ -136,6 +137,33 @@ class Keypair:
             encrypt_into(nonce(counter), plain_padded, None, whole[start + _HEADER_LEN : end])
             start = end
         return whole[:start]
+
+    def seal_lone(self, buffer: memoryview, start: int, size: int, mtu: int, room: memoryview) -> memoryview:
+        """`seal_run` for the packet of `size` bytes from `start` in `buffer`; padding is written behind it.
+
+        The message is made in `room`.
+        """
+        padded = padded_size(size, mtu)
+        if padded != size:
+            buffer[start + size : start + padded] = _ZEROS[: padded - size]
+        counter = self.sent
+        self.sent = counter + 1
+        end = padded + TRANSPORT_OVERHEAD
+        TRANSPORT_HEADER.pack_into(room, 0, TYPE_TRANSPORT, self.remote_index, counter)
+        self._encrypt_into(_NONCE.pack(counter), buffer[start : start + padded], None, room[_HEADER_LEN:end])
+        return room[:end]
+
+    def open_lone(self, datagram: memoryview, counter: int, room: memoryview) -> memoryview | None:
+        """`open_run` for one datagram, into `room`; None, and nothing changed, when it is refused."""
+        if not self.window.is_new(counter):
+            return None
+        packet = room[: len(datagram) - TRANSPORT_OVERHEAD]
+        try:
+            self._decrypt_into(_NONCE.pack(counter), datagram[_HEADER_LEN:], None, packet)
+        except InvalidTag:
+            return None
+        self.window.mark(counter)
+        return packet
 
     def open_run(
         self, datagrams: Sequence[memoryview], counter: int, scratch: Scratch

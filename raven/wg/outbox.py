@@ -6,9 +6,15 @@ Shared by all peers of a device, so that nothing is handed up through return val
 import enum
 from typing import NamedTuple
 
+from raven.wg.constants import PADDING
 from raven.wg.endpoint import Endpoint
 from raven.wg.events import Event
+from raven.wg.messages import TRANSPORT_OVERHEAD
 from raven.wg.scratch import CHUNK, Scratch
+
+# Bytes of a packet that goes the short way of a lone one: any that a link of 1500 bytes, or one of jumbo
+# frames, has.
+LONE_MAX = 9216
 
 
 class Transmit(NamedTuple):
@@ -69,6 +75,8 @@ class Outbox:
         "counters",
         "events",
         "inbound",
+        "lone_inbound",
+        "lone_outbound",
         "outbound",
         "packets",
         "sealed",
@@ -84,6 +92,9 @@ class Outbox:
         self.counters: dict[str, int] = {}
         self.outbound = Scratch()  # datagrams to send
         self.inbound = Scratch()  # decrypted packets
+        # The same for a packet that comes alone: valid until the next one.
+        self.lone_outbound = memoryview(bytearray(LONE_MAX + PADDING + TRANSPORT_OVERHEAD))
+        self.lone_inbound = memoryview(bytearray(LONE_MAX))
         self.sealed = memoryview(bytearray(CHUNK))  # one superframe, before it is cut
         self._transmits_taken = False
         self._packets_taken = False

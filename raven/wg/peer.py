@@ -31,7 +31,7 @@ from raven.wg.handshake import (
 from raven.wg.inband import TYPE_PROBE, TYPE_REPORT, Probe, Report, decode_untrusted
 from raven.wg.keypair import Keypair, Keypairs, padded_size, run_limit
 from raven.wg.messages import TAI64N_LEN, TRANSPORT_OVERHEAD, CookieReply, Response
-from raven.wg.outbox import Drop, Transmit
+from raven.wg.outbox import LONE_MAX, Drop, Transmit
 from raven.wg.oversize import Oversize
 from raven.wg.packet import OVERHEAD_V4, OVERHEAD_V6, outer_fields
 from raven.wg.path_mtu import FLOOR, PathMtu
@@ -142,11 +142,30 @@ class Peer:
             data = keypair.seal_run(run, size, mtu, outbox.outbound)
             outbox.transmits.append(Transmit(endpoint, min(stride, len(data)), data, tos, hops))
             self.tx_bytes += len(data)
+        self._sealed(keypair, size, now)
+
+    def _sealed(self, keypair: Keypair, size: int, now: float) -> None:
+        """Call after packets of `size` bytes were sealed under `keypair`."""
         self._timers.messages_sent(now, data=size > 0)
         if size > FLOOR and self.path.large_sent(now):
             self._examine_path(now)
         if keypair.needs_renewal(now):
             self.initiate(now)
+
+    def send_lone(self, buffer: memoryview, start: int, size: int, tos: int, now: float) -> Transmit | None:
+        """Seals the packet of `size` bytes from `start` in `buffer`; None when it takes more than that."""
+        endpoint, keypair = self.endpoint, self._keypairs.current
+        if (
+            endpoint is None
+            or keypair is None
+            or size > min(self.path.limit, LONE_MAX)
+            or not keypair.can_seal(1, now)
+        ):
+            return None
+        data = keypair.seal_lone(buffer, start, size, self.mtu, self._shared.outbox.lone_outbound)
+        self.tx_bytes += len(data)
+        self._sealed(keypair, size, now)
+        return Transmit(endpoint, len(data), data, tos)
 
     def receive(
         self, keypair: Keypair, datagrams: Sequence[memoryview], counter: int, endpoint: Endpoint, now: float
@@ -172,6 +191,18 @@ class Peer:
         if not packets[-1]:  # keepalives are the shortest messages, so a run ends with them
             packets = [packet for packet in packets if packet]
         return packets
+
+    def receive_lone(
+        self, keypair: Keypair, datagram: memoryview, counter: int, endpoint: Endpoint, now: float
+    ) -> memoryview | None:
+        """The packet, still padded, of one transport message; None when it is not to be accepted."""
+        if not keypair.can_open(counter, 1, now):
+            return None
+        packet = keypair.open_lone(datagram, counter, self._shared.outbox.lone_inbound)
+        if packet is not None:
+            self._authenticated_from(endpoint)
+            self._opened(keypair, len(datagram), now, data=True)
+        return packet
 
     def _opened(self, keypair: Keypair, received: int, now: float, *, data: bool) -> None:
         """Call after messages, of `received` bytes in all, authenticated under `keypair`."""

@@ -32,12 +32,13 @@ class Timer(enum.Enum):
 class Agenda:
     """A heap of (when, serial, timers); entries that were overtaken are skipped when they surface."""
 
-    __slots__ = ("_compact_at", "_heap", "_serial")
+    __slots__ = ("_compact_at", "_heap", "_serial", "changed")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, PeerTimers]] = []
         self._serial = 0  # makes entries of one time comparable
         self._compact_at = _COMPACT_MIN
+        self.changed = False  # `next` may be earlier than when it was asked last
 
     def add(self, when: float, timers: "PeerTimers") -> None:
         if len(self._heap) >= self._compact_at:
@@ -46,10 +47,12 @@ class Agenda:
             heapq.heapify(self._heap)
             self._compact_at = _COMPACT_MIN + 2 * len(self._heap)
         self._serial += 1
+        self.changed = True
         heapq.heappush(self._heap, (when, self._serial, timers))
 
     def next(self) -> float | None:
         """When to look again; None without any timer."""
+        self.changed = False
         heap = self._heap
         while heap and heap[0][0] != heap[0][2].scheduled:
             heapq.heappop(heap)

@@ -20,6 +20,7 @@ class ClearDevice(Device):
         self.changes: list[DeviceChange] = []
         self.bursts: list[int] = []  # datagrams of each receive
         self.runs: list[int] = []  # packets of each run that was sent
+        self.lone: list[int] = []  # bytes of each packet that took the short way
         self._sent: list[Transmit] = []
         self._received: list[memoryview] = []
 
@@ -60,11 +61,30 @@ class ClearDevice(Device):
             self._sent.append(Transmit(self.peer, end - at, sealed[at:end]))
             at = end
 
+    def send_lone(self, buffer: memoryview, start: int, end: int, now: float) -> Transmit | None:
+        if self.peer is None:
+            return None
+        self.lone.append(end - start)
+        sealed = bytes(OVERHEAD) + buffer[start:end] + bytes(OVERHEAD)
+        return Transmit(self.peer, len(sealed), sealed)
+
+    def receive_lone(
+        self, datagram: memoryview, endpoint: Endpoint, now: float, *, ecn: int = 0
+    ) -> memoryview | None:
+        self.peer = endpoint
+        packet = datagram[OVERHEAD:-OVERHEAD]
+        self.lone.append(len(packet))
+        return packet
+
     def handle_timeout(self, now: float) -> None:
         pass
 
     def next_timeout(self) -> float | None:
         return None
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._sent)
 
     def transmits(self) -> list[Transmit]:
         sent, self._sent = self._sent, []

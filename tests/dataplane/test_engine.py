@@ -16,6 +16,7 @@ from raven.dataplane.engine import Engine
 from raven.dataplane.offloads import TUN_TCP, TUN_UDP
 from raven.dataplane.tun import Tun
 from raven.ip import header as h
+from raven.ip.checksum import ones_complement_sum
 from raven.wg.configuration import DeviceChange, UapiError
 from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
@@ -113,6 +114,57 @@ def test_packets_pass_both_ways(machine: Machine) -> None:
             server.bind(("10.0.0.2", 443))
             bench.inward(Flow(tcp=False).packet(b"answer"))
             assert await bench.loop.sock_recv(server, 100) == b"answer"
+
+    run(machine, work)
+
+
+def test_a_packet_that_comes_alone_costs_one_read(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        reads = _counted(bench.tun, "read_into")
+        udp = bench.engine._sender.udp
+        assert udp is not None
+        receives = _counted(udp.sockets[0], "receive")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.setblocking(False)
+            server.bind(("10.0.0.2", 443))
+            for number in range(3):
+                await asyncio.sleep(0.002)  # a lull
+                bench.device.lone.clear()
+                before = len(reads), len(receives)
+                bench.inner.sendto(b"%d" % number, ("10.0.0.1", 443))
+                packet = await bench.outward()
+                assert packet[28:] == b"%d" % number
+                # The kernel left the checksum open, and it covers the addresses.
+                assert ones_complement_sum(packet[12:20] + b"\0\x11\0\x09" + packet[20:]) == 0xFFFF
+                bench.inward(Flow(tcp=False).packet(b"answer"))
+                assert await bench.loop.sock_recv(server, 100) == b"answer"
+                assert bench.device.lone == [29, 34]
+                assert (len(reads), len(receives)) == (before[0] + 1, before[1] + 1)
+
+    run(machine, work)
+
+
+def _counted(owner: object, name: str) -> list[None]:
+    """Grows with each call of that method."""
+    calls: list[None] = []
+    method = getattr(owner, name)
+
+    def counting(*arguments: object) -> object:
+        calls.append(None)
+        return method(*arguments)
+
+    setattr(owner, name, counting)
+    return calls
+
+
+def test_packets_that_come_together_stay_in_order(machine: Machine) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        for number in range(100):
+            bench.inner.sendto(b"%d" % number, ("10.0.0.1", 443))
+        assert [(await bench.outward())[28:] for _ in range(100)] == [b"%d" % n for n in range(100)]
+        assert len(bench.device.lone) < 50  # most go in runs
 
     run(machine, work)
 
