@@ -1,4 +1,4 @@
-"""deploy/helm is deploy/kubernetes, rendered by another program: compared object by object, and really installed."""
+"""deploy/helm is deploy/kubernetes by another program: compared object by object, and really installed."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests.e2e_kube.test_manifests import MANIFESTS, SERVICE_MONITORS
 
 CHART = MANIFESTS.parent / "helm" / "raven"
 NAMESPACE = ("--namespace", "raven-system")
-# Which of the two a thing is made by: kustomize says what is one, and what Helm removes can do without saying.
+# By which a thing is made: kustomize says what is one, and Helm what it leaves in place.
 MARKS = {"labels": "app.kubernetes.io/part-of", "annotations": "helm.sh/resource-policy"}
 SAME = {
     "both lanes": ("", "1.30.0", {}),

@@ -1,12 +1,13 @@
 """`ravenctl --kubeconfig` on a real API server: who leads, which sites there are, and what is wrong."""
 
 import json
+from pathlib import Path
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e_kube.account import account_kubeconfig
+from tests.e2e_kube.account import write_kubeconfig
 from tests.e2e_kube.joining import SECONDS, Joining
 from tests.lab.machine import Result
 from tests.lab.waiting import wait_until
@@ -106,9 +107,10 @@ def test_what_people_read(joining: Joining, sites: str) -> None:
     assert [line.split()[:4] for line in nodes.out.splitlines()[1:]] == [[sites, SITE, "ready", "for"]]
 
 
-def test_the_gateways_own_account_sees_it_too(joining: Joining, sites: str) -> None:
+def test_the_gateways_own_account_sees_it_too(joining: Joining, sites: str, tmp_path: Path) -> None:
     """As in `kubectl exec daemonset/raven-gateway -- ravenctl --kubeconfig auto`."""
-    account = account_kubeconfig(joining.cluster)
+    account = tmp_path / "account.kubeconfig"
+    write_kubeconfig(joining.cluster, joining.cluster.server, account)
     found = json.loads(ask(joining, "status", "-o", "json", kubeconfig=str(account)).out)
     assert {SITE, GHOST} <= {one["name"] for one in found["sites"]}
     assert found["notes"] == ["pods may not be read, so whether gateways are ready is not known"]
