@@ -18,12 +18,13 @@ import trio
 
 from agent import report
 from agent.allow_file import AllowFile
+from agent.claims import Claims
 from agent.dialer import Dialer
 from agent.gateways import Gateways
 from agent.network import AgentNetwork
 from agent.options import AgentOptions
 from agent.renewal import Renewal
-from agent.uplink import Claims, Uplink
+from agent.uplink import Uplink
 from raven import __version__, log
 from raven.config import Address, parse_dial
 from raven.control.messages import VERSION, AgentHello

@@ -16,6 +16,7 @@ from functools import partial
 import trio
 
 from agent.carrying import Carrying, Reached, addresses
+from agent.claims import Claims, Elsewhere
 from agent.network import AgentNetwork
 from agent.renewal import Renewal
 from raven import log
@@ -52,33 +53,6 @@ HELLOS_WAITING = 8
 RETURN_MAX = 5.0  # seconds: the bound of waits for the next connection of a tunnel whose streams wait
 STAND_BY_MAX = 600.0  # seconds: the bound of waits where the gateway has a tunnel by another address
 SETTLED = 30.0  # seconds a tunnel must have lived for the next wait to be short again
-
-
-class Elsewhere(PeerError):
-    """The gateway at this address has a tunnel by another one."""
-
-
-class Claims:
-    """Which uplink leads to which gateway, by the name in its certificate: one each."""
-
-    def __init__(self) -> None:
-        self.given_up = trio.Event()  # the next time any is
-        self._held: dict[str, Uplink] = {}
-
-    def check(self, name: str, uplink: Uplink) -> None:
-        """Elsewhere when another uplink leads there."""
-        if (holder := self._held.get(name, uplink)) is not uplink:
-            raise Elsewhere("elsewhere", f"gateway {name} is reached at {holder.address} already")
-
-    def take(self, name: str, uplink: Uplink) -> None:
-        """As `check`; from now on this uplink leads there."""
-        self.check(name, uplink)
-        self._held[name] = uplink
-
-    def give_up(self, uplink: Uplink) -> None:
-        self._held = {name: holder for name, holder in self._held.items() if holder is not uplink}
-        self.given_up.set()
-        self.given_up = trio.Event()
 
 
 @dataclass(eq=False, kw_only=True)

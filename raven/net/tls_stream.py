@@ -59,6 +59,7 @@ class TLSStream(trio.abc.Stream):
         self._socket = sock
         self._closed = False
         self._half_sent = False
+        self._owed: bytes | None = None  # what `send_nowait` has begun
         self._receive_waited = False  # the last loan let other tasks run
         self._dry = False  # the last loan took all there was: OpenSSL would ask the socket in vain
         self._read_error: OSError | None = None  # what came behind the last bytes
@@ -73,7 +74,9 @@ class TLSStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._send_conflict:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._check_sendable()
+            if self._owed is None or data is not self._owed:
+                self._check_sendable()
+            self._owed = None
             waited = False
             if data:
                 # OpenSSL knows how far it got with these bytes and wants the same ones again.
@@ -93,6 +96,7 @@ class TLSStream(trio.abc.Stream):
             try:
                 self._socket.send(data)
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                self._half_sent, self._owed = True, data
                 return False
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error

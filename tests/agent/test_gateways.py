@@ -6,8 +6,9 @@ import msgspec
 import pytest
 import trio
 
+from agent.claims import Claims, Elsewhere
 from agent.gateways import LIST_FILE, Gateways
-from agent.uplink import Claims, Elsewhere, Uplink
+from agent.uplink import Uplink
 from raven.config import Address
 from raven.control.messages import GatewayList, KnownGateway
 from tests.daemons import until

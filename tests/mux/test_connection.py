@@ -5,7 +5,7 @@ import pytest
 from raven.errors import LocalError
 from raven.mux import frames
 from raven.mux.codes import EndCode, Priority, RefusalCode, ResetCode
-from raven.mux.connection import Connection, Limits
+from raven.mux.connection import LIVELY_BYTES, Connection, Limits
 from raven.mux.events import (
     ConnectionEnded,
     ControlReceived,
@@ -391,6 +391,28 @@ def test_a_keystroke_overtakes_a_copy() -> None:
     left.data_to_send(16_384)
     left.send_data(shell, b"l")
     assert left.data_to_send(16_384).startswith(frames.data_header(shell, 1) + b"l")
+
+
+def test_somebody_who_types_counts_until_megabytes_have_passed() -> None:
+    pair = Pair()
+    copy, shell = pair.open(), pair.open(priority=Priority.INTERACTIVE)
+    left = pair.left.connection
+
+    def copy_on(size: int) -> None:
+        while size:
+            size -= left.send_data(copy, bytes(min(size, 100_000)))
+            pair.settle()
+            pair.read_all(pair.right, copy)
+
+    copy_on(200_000)
+    assert not left.lively
+    left.send_data(shell, b"l")
+    pair.settle()
+    assert left.lively
+    copy_on(LIVELY_BYTES - 200_000)
+    assert left.lively
+    copy_on(400_000)
+    assert not left.lively
 
 
 def test_bulk_streams_share_alike() -> None:

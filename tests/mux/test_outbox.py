@@ -84,6 +84,38 @@ def test_quanta_and_the_flush_limit() -> None:
     assert order(box.drain(100, [])) == [(FrameType.DATA, 1, TAIL_MIN - 8)]  # a frame has at least that
 
 
+def test_large_flushes_have_large_quanta() -> None:
+    box, _ = outbox()
+    for number in (1, 3):
+        box.wake(stream(number, waiting=200_000))
+    quantum = 256 * 1024 // 4
+    assert order(box.drain(256 * 1024, []))[:3] == [
+        (FrameType.DATA, 1, quantum),
+        (FrameType.DATA, 3, quantum),
+        (FrameType.DATA, 1, quantum),
+    ]
+
+
+def test_whether_little_waits() -> None:
+    box, _ = outbox()
+    assert box.has_at_most(0)
+    box.control(bytes(60))
+    box.wake(stream(1, waiting=100))
+    assert box.has_at_most(160)
+    assert not box.has_at_most(159)
+
+
+def test_who_types_is_noticed() -> None:
+    box, _ = outbox()
+    copy, typing = stream(1, waiting=200_000), stream(3, waiting=1)
+    box.wake(copy)
+    box.drain(100_000, [])
+    assert not box.answered
+    box.wake(typing)
+    box.drain(100_000, [])
+    assert box.answered
+
+
 def test_the_end_follows_the_last_byte() -> None:
     box, _ = outbox()
     half, closed, both = stream(1, waiting=5), stream(3, waiting=5), stream(5, waiting=5)

@@ -232,3 +232,40 @@ async def test_a_cancelled_handshake_closes_its_socket() -> None:
             await trio.testing.wait_all_tasks_blocked()
             scope.cancel()
     assert right.fileno() == -1
+
+
+async def test_sending_without_waiting() -> None:
+    async with pair() as (client, server):
+        assert client.send_nowait(b"at once")
+        assert await server.receive_some() == b"at once"
+        sent = 0
+        piece = bytes(range(256)) * 256
+        while client.send_nowait(piece):
+            sent += len(piece)
+        with pytest.raises(trio.BrokenResourceError):
+            client.send_nowait(b"something else")  # OpenSSL wants the same bytes again
+        got = bytearray()
+
+        async def read() -> None:
+            while len(got) < sent + len(piece):
+                got.extend(await server.receive_some())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await client.send_all(piece)
+        assert bytes(got) == piece * (sent // len(piece) + 1)
+        assert client.send_nowait(b"and on")
+
+
+async def test_half_a_record_begun_without_waiting_is_no_end_at_the_close() -> None:
+    async with pair() as (client, server):
+        while client.send_nowait(bytes(1 << 16)):
+            pass
+        await client.aclose()
+
+        async def drain() -> None:
+            while await server.receive_some():
+                pass
+
+        with pytest.raises(trio.BrokenResourceError):
+            await drain()

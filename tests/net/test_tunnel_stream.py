@@ -11,6 +11,7 @@ import trio.testing
 from raven.errors import LocalError
 from raven.mux.connection import Limits
 from raven.net.tunnel import IncomingStream, RefusalCode, StreamRefused
+from raven.net.tunnel_stream import HANDED_MAX
 from tests.net.tunnels import Acceptor, tunnels
 
 
@@ -77,3 +78,88 @@ def test_the_import_stays_light() -> None:
     code = f"import sys, raven.net.tunnel; print([name for name in {heavy} if name in sys.modules])"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert outcome.stdout == "[]\n"
+
+
+async def test_little_is_handed_on_before_the_reader_runs() -> None:
+    acceptor = Acceptor()
+    handed: list[bytes] = []
+
+    def hand(data: bytes | bytearray) -> int:
+        handed.append(bytes(data))
+        return min(len(data), 3)
+
+    async with tunnels(acceptor) as both:
+        left, right = await acceptor.pair(both)
+        got: list[bytes | bytearray] = []
+
+        async def read() -> None:
+            while data := await right.receive_some(hand=hand):
+                got.append(data)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            await left.send_all(b"key")
+            await trio.testing.wait_all_tasks_blocked()
+            assert (handed, got) == ([b"key"], [])
+            await left.send_all(b"strokes")  # the hand takes three bytes
+            await trio.testing.wait_all_tasks_blocked()
+            assert (handed[1:], got) == ([b"strokes"], [b"okes"])
+            await left.send_all(bytes(HANDED_MAX + 1))
+            await trio.testing.wait_all_tasks_blocked()
+            assert (len(handed), b"".join(got)) == (2, b"okes" + bytes(HANDED_MAX + 1))
+            await left.send_eof()  # ends `read`
+
+
+async def test_what_a_hand_did_not_take_outlives_a_cancellation() -> None:
+    acceptor = Acceptor()
+    async with tunnels(acceptor) as both:
+        left, right = await acceptor.pair(both)
+        scope = trio.CancelScope()
+
+        def hand(data: bytes | bytearray) -> int:
+            scope.cancel()
+            return 2
+
+        async def read() -> None:
+            with scope:
+                await right.receive_some(hand=hand)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            await left.send_all(b"words")
+        assert scope.cancelled_caught
+        assert await right.receive_some(2) == b"rd"
+        assert right.receive_nowait(100) == b"s"
+
+
+async def test_a_request_taken_back_cannot_be_accepted() -> None:
+    answers: list[str] = []
+
+    async def late(incoming: IncomingStream) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        try:
+            incoming.accept_now()
+        except trio.BrokenResourceError as error:
+            answers.append(str(error))
+
+    async with tunnels(late) as both:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(both.left.open_stream, b"never mind")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+    assert answers == ["the other end has taken its request back"]
+
+
+async def test_what_is_written_alone_leaves_before_anybody_else_runs() -> None:
+    acceptor = Acceptor()
+    async with tunnels(acceptor, tls=True) as both:
+        left, right = await acceptor.pair(both)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        before = both.left.bytes_out
+        assert left.send_nowait(b"x") == 1
+        assert both.left.bytes_out > before
+        assert await right.receive_some() == b"x"
