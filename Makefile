@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 JOBS   ?= 2
 
-.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams bench-packets bench-kube soak record transcript clean
+.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams bench-storm bench-packets bench-kube soak record transcript clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint                 ruff, mypy --strict, import-linter"
 	@echo "make bench [ARGS=...]     speed and memory beside ssh -R and wireguard-go (root)"
 	@echo "make bench-streams        the stream lane's whole table; KONNECTIVITY=DIR, CHISEL=FILE, FRP=DIR join in"
+	@echo "make bench-storm          a thousand agents back after a restart, two thousand idle ones (root, minutes)"
 	@echo "make soak [ARGS=...]      mixed load for ten minutes (--minutes M); fails when something grows"
 	@echo "make bench-packets        the packet device alone, row by row; WIREGUARD_GO=path adds a newer one (root)"
 	@echo "make bench-kube           kubectl exec and cp through Raven and without it (root)"
@@ -62,6 +63,9 @@ bench-streams: setup system
 
 soak: setup system
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+bench-storm: setup system
+	@$(BIN)/python -m bench --only storm $(ARGS)
 
 bench-packets: setup system
 	@$(BIN)/python -m bench.packets $(ARGS)

@@ -49,10 +49,12 @@ class Line:
         return share >= goal.ratio if self.higher_is_better else share <= goal.ratio
 
     def verdicts(self) -> Iterator[str]:
-        """A few words for each goal that can be judged: how far, of what, met or not."""
+        """A few words for each goal: how far, of what, met or not; or that the peer was not there."""
         sign = "≥" if self.higher_is_better else "≤"
         for goal in self.goals:
-            if (share := self.share(goal)) is not None:
+            if (share := self.share(goal)) is None:
+                yield f"{sign} {goal}: not measured"
+            else:
                 word = "met" if self.holds(goal) else "MISSED"
                 whose = "" if goal.ours == OURS else f"{goal.ours} "
                 yield (

@@ -107,7 +107,6 @@ class TransportDriver:
         self._rest = carriage.rest
         if carriage.theirs is not None:
             owner.bytes_in += RESUME_LEN
-        self._reading = trio.CancelScope()
         self._writer = trio.lowlevel.ParkingLot()
         self._prompt = carriage.stream if isinstance(carriage.stream, PromptStream) else None
         self._sent_alone = 0.0  # trio.current_time() of the last flush without the writer
@@ -141,7 +140,6 @@ class TransportDriver:
 
     def last_words(self) -> None:
         """Nothing counts any more but what waits to be sent, for a moment."""
-        self._reading.cancel()
         self.scope.deadline = trio.current_time() + LAST_WORDS
         self._writer.unpark_all()
 
@@ -181,22 +179,22 @@ class TransportDriver:
     async def _read(self, hear_theirs: bool) -> None:
         stream, owner, connection = self.stream, self._owner, self._owner.connection
         receive = stream.receive_borrowed if isinstance(stream, BorrowingStream) else stream.receive_some
-        with self._reading:
-            try:
-                if hear_theirs:
-                    owner.answered(await self.hear())
-                if self._rest:
-                    owner.bytes_in += len(self._rest)
-                    connection.receive_data(self._rest, trio.current_time())
-                    self._rest = b""
-                    owner.flush()
-                while data := await receive(LIVELY_MAX if connection.lively else READ_MAX):
-                    owner.bytes_in += len(data)
-                    connection.receive_data(data, trio.current_time())
-                    owner.flush()
-                connection.receive_eof()
+        try:
+            if hear_theirs:
+                owner.answered(await self.hear())
+            if self._rest:
+                owner.bytes_in += len(self._rest)
+                connection.receive_data(self._rest, trio.current_time())
+                self._rest = b""
                 owner.flush()
-            except (trio.BrokenResourceError, trio.ClosedResourceError, PeerError) as error:
+            while data := await receive(LIVELY_MAX if connection.lively else READ_MAX):
+                owner.bytes_in += len(data)
+                connection.receive_data(data, trio.current_time())
+                owner.flush()
+            connection.receive_eof()
+            owner.flush()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, PeerError) as error:
+            if not connection.ended:  # otherwise there is nothing left but last words
                 owner.broke(error)
 
     async def _write(self, ours: Resume | None) -> None:

@@ -24,13 +24,17 @@ WAIT = Line(
 def test_a_goal_is_judged_against_its_peer_or_not_at_all() -> None:
     assert [RATE.holds(goal) for goal in RATE.goals] == [True, False, None]
     assert [WAIT.holds(goal) for goal in WAIT.goals] == [True, False]
-    assert list(RATE.verdicts()) == ["≥ 1 × ssh -R: 1.50 met", "≥ 2 × ssh -R: 1.50 MISSED"]
+    assert list(RATE.verdicts()) == [
+        "≥ 1 × ssh -R: 1.50 met",
+        "≥ 2 × ssh -R: 1.50 MISSED",
+        "≥ 9 × absent: not measured",
+    ]
     assert list(WAIT.verdicts()) == ["≤ 0.7 × other: 0.50 met", "≤ 0.4: MISSED"]
 
 
-def test_a_row_nobody_took_part_in_has_no_verdict() -> None:
+def test_a_row_we_took_no_part_in_is_not_measured() -> None:
     line = Line(what="x", unit="s", figures={"ssh -R": 1.0}, goals=[Goal(ratio=1.0, peer="ssh -R")])
-    assert list(line.verdicts()) == []
+    assert list(line.verdicts()) == ["≥ 1 × ssh -R: not measured"]
 
 
 def test_raven_stands_first_and_a_gap_is_shown() -> None:
