@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final
 
 from raven.dataplane.link import LinkState, LinkWatch
@@ -134,8 +134,9 @@ class Engine:
     def status(self) -> Status:
         return dataclasses.replace(self._device.status(), offloads=self._offloads.states())
 
-    def configure(self, change: DeviceChange) -> None:
-        """Applies all of `change`, or nothing: UapiError."""
+    def configuring(self, change: DeviceChange) -> Generator[None, None, None]:
+        """Applies all of `change` in its last step, or nothing: UapiError. One change at a time."""
+        prepared = yield from self._device.preparing(change)
         device, current = self._device, self._sender.udp
         fresh: Udp | None = None
         port = change.listen_port
@@ -147,7 +148,7 @@ class Engine:
         try:
             if fresh is None and current is not None and change.fwmark not in (None, device.fwmark):
                 _set_fwmark(current, change.fwmark or 0)
-            device.configure(change, now)
+            device.apply(change, prepared, now)
         except UapiError:
             if fresh is not None:
                 fresh.close()

@@ -5,7 +5,7 @@ Nothing here waits, logs or reads a clock. What the network sends never raises: 
 by reason and dropped.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 
 from raven.ip import header as h
 from raven.ip.mss import SYN_MAX, clamp_mss
@@ -33,7 +33,8 @@ from raven.wg.packet import (
     outer_tos_of_word,
 )
 from raven.wg.peer import Peer
-from raven.wg.peers import Peers
+from raven.wg.peers import Peers, Prepared
+from raven.wg.primitives import DhPrivateKey
 from raven.wg.shared import Identity, Shared
 
 __all__ = ["Device", "Transmit"]
@@ -201,8 +202,32 @@ class Device:
 
     def configure(self, change: DeviceChange, now: float) -> None:
         """Applies all of `change`, or nothing (UapiError). The driver rebinds if port or mark differ then."""
+        steps = self.preparing(change)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self.apply(change, end.value, now)
+                return
+
+    def preparing(self, change: DeviceChange) -> Generator[None, None, Prepared]:
+        """The long part of `configure`, in steps of some milliseconds; packets may pass between them.
+
+        The device is as it was until `apply`. No other change may be prepared or applied meanwhile.
+        """
+        identity = self._shared.identity
+        own = None if identity is None else identity.dh.public
+        if change.private_key is not None:
+            own = (
+                None
+                if change.private_key == NO_PRIVATE_KEY
+                else DhPrivateKey(PrivateKey.clamped(change.private_key)).public
+            )
+        return self._peers.preparing(change, own)
+
+    def apply(self, change: DeviceChange, prepared: Prepared, now: float) -> None:
+        """The short part of `configure`: all of `change`, as it was prepared."""
         self._outbox.begin()
-        self._peers.check(change)
         if change.private_key is not None:
             self._set_private_key(change.private_key, now)
         if change.listen_port is not None and change.listen_port != self.listen_port:
@@ -211,7 +236,7 @@ class Device:
                 peer.port_changed()
         if change.fwmark is not None:
             self.fwmark = change.fwmark
-        self._peers.apply(change, now)
+        self._peers.apply(prepared, now)
 
     def _set_private_key(self, private: PrivateKey, now: float) -> None:
         clamped = NO_PRIVATE_KEY if private == NO_PRIVATE_KEY else PrivateKey.clamped(private)

@@ -4,7 +4,8 @@
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
 
 from raven.keys import PublicKey
 from raven.wg.allowed_ips import AllowedIPs
@@ -23,7 +24,17 @@ from raven.wg.shared import Shared
 PEERS_MAX = 1 << 16  # wireguard-go's; at 20 kB each they are more than a machine has
 _OWNERS_MAX = 4096  # addresses whose owner is remembered; a scan of a large network starts over
 
+_STEP = 1000  # networks that are moved in one step: 2 ms, and 10 where a table has to grow
+
 Address = int | tuple[int, int]  # IPv4, or the two halves of IPv6
+
+
+class Prepared(NamedTuple):
+    """A change that can be applied at once: what is left of it to do, and whose addresses are whose then."""
+
+    changes: Sequence[PeerChange]
+    allowed_ips: AllowedIPs[PublicKey]
+    replace: bool  # all peers go first
 
 
 class Peers:
@@ -34,7 +45,7 @@ class Peers:
     def __init__(self, shared: Shared[Peer]) -> None:
         self._shared = shared
         self._peers: dict[PublicKey, Peer] = {}
-        self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
+        self._allowed_ips: AllowedIPs[PublicKey] = AllowedIPs()
         self._owners: dict[Address, Peer | None] = {}
         self._superframes = 0
 
@@ -56,42 +67,70 @@ class Peers:
         except KeyError:
             pass
         if isinstance(address, int):
-            owner = self._allowed_ips.lookup_v4(address)
+            key = self._allowed_ips.lookup_v4(address)
         else:
-            owner = self._allowed_ips.lookup_v6(address[0] << 64 | address[1])
+            key = self._allowed_ips.lookup_v6(address[0] << 64 | address[1])
+        owner = None if key is None else self._peers[key]
         if len(self._owners) >= _OWNERS_MAX:
             self._owners.clear()
         self._owners[address] = owner
         return owner
 
-    def check(self, change: DeviceChange) -> None:
-        """UapiError if `apply` could not do all of it."""
+    def preparing(self, change: DeviceChange, own: PublicKey | None) -> Generator[None, None, Prepared]:
+        """What `apply` needs, in steps of some milliseconds, the device as it was; UapiError if it cannot be.
+
+        `own` is the device's public key once `change` is applied. Nothing else may change peers meanwhile.
+        """
         before = set() if change.replace_peers else set(self._peers)
         after = before | {peer.public_key for peer in change.peers if not peer.remove}
         if len(after) > PEERS_MAX:
             raise UapiError(errno.ENOMEM, f"{len(after)} peers: a device has at most {PEERS_MAX}")
+        allowed_ips: AllowedIPs[PublicKey] = (
+            AllowedIPs() if change.replace_peers else self._allowed_ips.copy()
+        )
+        if own is not None:
+            allowed_ips.remove_all(own)
+        changes: list[PeerChange] = []
+        done = 0
+        for peer in change.peers:
+            key = peer.public_key
+            # Ourselves: ignored, so that one list of peers can be given to all of them.
+            if key == own or (peer.update_only and not peer.remove and key not in before):
+                continue
+            changes.append(peer)
+            everything = peer.remove or peer.replace_allowed_ips
+            leaving = list(allowed_ips.of(key)) if everything else peer.removed_allowed_ips
+            coming = () if peer.remove else peer.allowed_ips
+            for move, networks in ((allowed_ips.remove, leaving), (allowed_ips.add, coming)):
+                for network in networks:
+                    move(network, key)
+                    done += 1
+                    if done % _STEP == 0:
+                        yield
+            if peer.remove:
+                before.discard(key)
+                allowed_ips.remove_all(key)
+            else:
+                before.add(key)
+        return Prepared(changes, allowed_ips, replace=change.replace_peers)
 
-    def apply(self, change: DeviceChange, now: float) -> None:
-        """The part of `change` that is about peers."""
+    def apply(self, prepared: Prepared, now: float) -> None:
+        """Makes the table and the peers what `preparing` found, whole."""
         self._owners.clear()
-        if change.replace_peers:
+        if prepared.replace:
             for public_key in list(self._peers):
-                self.remove(public_key)
-        for peer_change in change.peers:
+                self._forget(public_key)
+        self._allowed_ips = prepared.allowed_ips
+        for peer_change in prepared.changes:
             self._configure(peer_change, now)
         self._superframes = sum(peer.superframes.cipher is not None for peer in self)
 
     def _configure(self, change: PeerChange, now: float) -> None:
-        identity = self._shared.identity
-        if identity is not None and change.public_key == identity.dh.public:
-            return  # ourselves: ignored, so that one list of peers can be given to all of them
         if change.remove:
-            self.remove(change.public_key)
+            self._forget(change.public_key)
             return
         peer = self._peers.get(change.public_key)
         if peer is None:
-            if change.update_only:
-                return
             peer = self._peers[change.public_key] = Peer(change.public_key, self._shared)
         if change.preshared_key is not None:
             peer.preshared_key = change.preshared_key
@@ -105,12 +144,6 @@ class Peers:
         if change.superframes is not None:
             off = change.superframes == NO_SUPERFRAMES
             peer.superframes.configure(None if off else SuperframeCipher(change.superframes))
-        if change.replace_allowed_ips:
-            self._allowed_ips.remove_all(peer)
-        for network in change.removed_allowed_ips:
-            self._allowed_ips.remove(network, peer)
-        for network in change.allowed_ips:
-            self._allowed_ips.add(network, peer)
         if change.rekey:
             peer.rekey(now)
         if peer.keepalive and not was_kept_alive:
@@ -119,9 +152,12 @@ class Peers:
     def remove(self, public_key: PublicKey) -> None:
         """Removes a peer, if there is one, with its networks and keys."""
         self._owners.clear()
+        self._allowed_ips.remove_all(public_key)
+        self._forget(public_key)
+
+    def _forget(self, public_key: PublicKey) -> None:
         peer = self._peers.pop(public_key, None)
         if peer is not None:
-            self._allowed_ips.remove_all(peer)
             peer.remove()
 
     def states(self) -> list[PeerState]:
@@ -134,7 +170,7 @@ class Peers:
                 rx_bytes=peer.rx_bytes,
                 tx_bytes=peer.tx_bytes,
                 keepalive=peer.keepalive,
-                allowed_ips=list(self._allowed_ips.of(peer)),
+                allowed_ips=list(self._allowed_ips.of(peer.public_key)),
             )
             for peer in self
         ]

@@ -9,7 +9,7 @@ paths, superframes. So are the keys `raven_probes`, `raven_rekey` and `raven_sup
 """
 
 import errno
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from raven.keys import PresharedKey, PrivateKey, PublicKey
@@ -36,6 +36,7 @@ COUNTERS = "raven_counters=1"
 STATUS = "raven_status=1"
 
 STEP = 250  # lines of a request that are parsed at once: 2 ms
+_SORTED_STEP = 10_000  # networks, read already, that are sorted at once: 1 ms
 REQUEST_MAX = (
     16 << 20
 )  # bytes; 130,560 allowed IPs of 55 bytes are 7 MB, and no more is ever held for one client
@@ -57,7 +58,14 @@ class _PeerSection:
     probes: bool | None = None
     rekey: bool = False
 
-    def finish(self) -> PeerChange:
+    def finishing(self) -> Generator[None, None, PeerChange]:
+        """What the lines ask for, in steps."""
+        added: list[IPNetwork] = []
+        removed: list[IPNetwork] = []
+        for number, (network, add) in enumerate(self.networks.items(), 1):
+            (added if add else removed).append(network)
+            if number % _SORTED_STEP == 0:
+                yield
         return PeerChange(
             public_key=self.public_key,
             remove=self.remove,
@@ -66,12 +74,21 @@ class _PeerSection:
             endpoint=self.endpoint,
             keepalive=self.keepalive,
             replace_allowed_ips=self.replace_allowed_ips,
-            allowed_ips=[network for network, add in self.networks.items() if add],
-            removed_allowed_ips=[network for network, add in self.networks.items() if not add],
+            allowed_ips=added,
+            removed_allowed_ips=removed,
             probes=self.probes,
             rekey=self.rekey,
             superframes=self.superframes,
         )
+
+
+def lines_of(request: str) -> Iterator[str]:
+    """The lines of a request, one by one, so that a long one is not cut at once."""
+    at = 0
+    while (end := request.find("\n", at)) >= 0:
+        yield request[at:end]
+        at = end + 1
+    yield request[at:]
 
 
 def parse_set_untrusted(lines: Iterable[str]) -> DeviceChange:
@@ -116,12 +133,16 @@ def parsing_untrusted(lines: Iterable[str]) -> Generator[None, None, DeviceChang
             replace_peers = read_true(key, value)
         else:
             raise UapiError(errno.EPROTO, f"{key}: not a key of a device")
+    changes: list[PeerChange] = []
+    for peer in peers:
+        change = yield from peer.finishing()
+        changes.append(change)
     return DeviceChange(
         private_key=private_key,
         listen_port=listen_port,
         fwmark=fwmark,
         replace_peers=replace_peers,
-        peers=[peer.finish() for peer in peers],
+        peers=changes,
     )
 
 

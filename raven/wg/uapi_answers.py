@@ -6,7 +6,8 @@ writes text.
 """
 
 import errno
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from raven.keys import PresharedKey, PrivateKey, PublicKey
@@ -31,10 +32,24 @@ from raven.wg.uapi_values import (
     read_signed,
 )
 
+_STEP = 500  # networks that are written in one step: 2 ms
+
 
 def format_get(state: DeviceState) -> str:
     """The whole answer to `get=1`, up to `errno=0` and the empty line."""
-    lines = []
+    steps = formatting_get(state)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer: str = end.value
+            return answer
+
+
+def formatting_get(state: DeviceState) -> Generator[None, None, str]:
+    """`format_get` in steps of some milliseconds."""
+    text: list[str] = []
+    lines: list[str] = []
     if state.private_key != NO_PRIVATE_KEY:
         lines.append(f"private_key={state.private_key.hex()}")
     if state.listen_port:
@@ -54,8 +69,15 @@ def format_get(state: DeviceState) -> str:
         lines.append(f"tx_bytes={peer.tx_bytes}")
         lines.append(f"rx_bytes={peer.rx_bytes}")
         lines.append(f"persistent_keepalive_interval={peer.keepalive}")
-        lines.extend(f"allowed_ip={network}" for network in peer.allowed_ips)
-    return "".join(f"{line}\n" for line in lines) + format_errno(0)
+        networks = iter(peer.allowed_ips)
+        while step := [f"allowed_ip={network}" for network in itertools.islice(networks, _STEP)]:
+            lines += step
+            if len(lines) >= _STEP:
+                text.append("".join(f"{line}\n" for line in lines))
+                lines.clear()
+                yield
+    text.append("".join(f"{line}\n" for line in lines))
+    return "".join(text) + format_errno(0)
 
 
 def format_errno(number: int) -> str:

@@ -6,6 +6,7 @@ from raven.wg.configuration import DeviceChange, DeviceState
 from raven.wg.device import Device, Transmit
 from raven.wg.endpoint import Endpoint
 from raven.wg.events import Event
+from raven.wg.peers import Prepared
 
 OVERHEAD = 16
 RUN_MAX = 45  # packets of 1420 bytes that one UDP_SEGMENT call takes
@@ -24,7 +25,7 @@ class ClearDevice(Device):
         self._sent: list[Transmit] = []
         self._received: list[memoryview] = []
 
-    def configure(self, change: DeviceChange, now: float) -> None:
+    def apply(self, change: DeviceChange, prepared: Prepared, now: float) -> None:
         self.changes.append(change)
         if change.listen_port is not None:
             self.listen_port = change.listen_port

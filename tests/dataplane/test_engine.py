@@ -46,6 +46,10 @@ class Bench:
         if not self.ended.done():
             self.ended.set_result(message)
 
+    def configure(self, change: DeviceChange) -> None:
+        for _ in self.engine.configuring(change):
+            pass
+
     async def ip(self, *words: str) -> None:
         """Runs `ip` while the engine goes on working."""
         await self.loop.run_in_executor(None, self.machine.run, "ip", *words)
@@ -285,7 +289,7 @@ def test_another_port_is_used_at_once(machine: Machine) -> None:
     async def work(bench: Bench) -> None:
         await bench.up()
         before = bench.device.listen_port
-        bench.engine.configure(DeviceChange(listen_port=0))
+        bench.configure(DeviceChange(listen_port=0))
         assert bench.device.listen_port not in (0, before)
         bench.inner.sendto(b"from there", ("10.0.0.1", 443))
         await bench.outward()
@@ -303,7 +307,7 @@ def test_a_port_in_use_changes_nothing(machine: Machine) -> None:
         before = bench.device.listen_port
         taken = bench.outer.getsockname()[1]
         with pytest.raises(UapiError) as raised:
-            bench.engine.configure(DeviceChange(listen_port=taken, fwmark=5))
+            bench.configure(DeviceChange(listen_port=taken, fwmark=5))
         assert raised.value.errno == errno.EADDRINUSE
         assert bench.device.changes == []
         assert bench.engine.state().listen_port == before
@@ -318,7 +322,7 @@ def test_a_port_in_use_when_the_link_comes_up(machine: Machine) -> None:
         await bench.ip("link", "set", bench.tun.name, "up")
         await bench.until(lambda: bench.engine._state.up)
         assert bench.engine._sender.udp is None
-        bench.engine.configure(DeviceChange(listen_port=0))
+        bench.configure(DeviceChange(listen_port=0))
         assert bench.engine.state().listen_port > 0
 
     run(machine, work)
@@ -328,7 +332,7 @@ def test_the_mark_changes_without_another_port(machine: Machine) -> None:
     async def work(bench: Bench) -> None:
         await bench.up()
         before = bench.device.listen_port
-        bench.engine.configure(DeviceChange(fwmark=9))
+        bench.configure(DeviceChange(fwmark=9))
         udp = bench.engine._sender.udp
         assert udp is not None
         assert [one._socket.getsockopt(socket.SOL_SOCKET, 36) for one in udp.sockets] == [9, 9]

@@ -92,3 +92,19 @@ def test_many_networks() -> None:
     for i in range(0, 20_000, 97):
         assert table.lookup_v4(i << 8 | 5) == i % 7
     assert table.lookup_v4(20_000 << 8) is None
+
+
+def test_a_copy_is_changed_alone() -> None:
+    table: AllowedIPs[str] = AllowedIPs()
+    table.add(ipaddress.ip_network("10.0.0.0/8"), "a")
+    table.add(ipaddress.ip_network("fd00::/8"), "a")
+    other = table.copy()
+    other.add(ipaddress.ip_network("10.0.0.0/8"), "b")
+    other.add(ipaddress.ip_network("10.1.0.0/16"), "b")
+    other.remove_all("a")
+    table.add(ipaddress.ip_network("10.2.0.0/16"), "c")
+    assert [table.lookup_v4(a) for a in (0x0A000001, 0x0A010001, 0x0A020001)] == ["a", "a", "c"]
+    assert [other.lookup_v4(a) for a in (0x0A000001, 0x0A010001, 0x0A020001)] == ["b", "b", "b"]
+    assert table.lookup_v6(0xFD << 120) == "a"
+    assert other.lookup_v6(0xFD << 120) is None
+    assert [str(network) for network in table.of("a")] == ["10.0.0.0/8", "fd00::/8"]

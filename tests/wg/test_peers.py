@@ -229,3 +229,49 @@ def test_a_removed_peer_leaves_nothing_behind() -> None:
     assert (shared.handshakes, shared.keypairs, shared.staging.used) == ({}, {}, 0)
     assert d.next_timeout() is None
     assert d.counters["handshake-failed"] == 1
+
+
+def test_a_long_change_is_prepared_in_steps_and_applied_at_once() -> None:
+    """Until then each packet goes where it went before, however many networks have moved on paper."""
+    d = device()
+    many = [ipaddress.ip_network((i << 8, 24)) for i in range(0x0A0000, 0x0A0000 + 5000)]
+    configure(d, PeerChange(public_key=A, allowed_ips=[net("fd00::/8"), *many]), PeerChange(public_key=B))
+    before = d.state()
+    change = DeviceChange(
+        peers=[
+            PeerChange(public_key=A, replace_allowed_ips=True, allowed_ips=[net("fd00::/9")]),
+            PeerChange(public_key=B, allowed_ips=many),
+            PeerChange(public_key=C, allowed_ips=many[-1:]),
+        ]
+    )
+    steps = d.preparing(change)
+    count = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            prepared = end.value
+            break
+        count += 1
+        assert d.state() == before
+        owner = d._peers.owner_of(0x0A000001 + count * 256)
+        assert owner is not None
+        assert owner.public_key == A
+    assert count == 10_003 // peers_module._STEP
+    assert d.state() == before
+    d.apply(change, prepared, 0.0)
+    assert networks(d, A) == ["fd00::/9"]
+    assert networks(d, B) == [str(network) for network in many[:-1]]
+    assert networks(d, C) == [str(many[-1])]
+    assert d._peers.owner_of(0x0A000001) is d._peers.get(B)
+
+
+def test_a_private_key_that_makes_a_peer_ourselves_takes_its_networks_too() -> None:
+    d = device()
+    own = DhPrivateKey(PRIVATE).public
+    d.configure(DeviceChange(private_key=NO_PRIVATE_KEY), 0.0)
+    configure(d, PeerChange(public_key=own, allowed_ips=[net("10.0.0.0/8")]))
+    assert keys(d) == [own]
+    d.configure(DeviceChange(private_key=PRIVATE, peers=[PeerChange(public_key=A)]), 0.0)
+    assert keys(d) == [A]
+    assert d._peers.owner_of(0x0A000001) is None
