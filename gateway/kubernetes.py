@@ -34,7 +34,7 @@ from raven.names import is_name
 from raven.pki.csr import PublicKey, key_hash, read_csr_untrusted
 from raven.pki.token import hash_secret, new_token
 from raven.registry import files
-from raven.registry.interface import CertificateRecord, TokenRecord
+from raven.registry.interface import CertificateRecord, NodeRecord, TokenRecord
 from raven.registry.kubernetes import KubernetesRegistry, RegistryAwayError
 from raven.topology.election import Health
 from raven.topology.model import POD_NETWORKS_MAX, IPNetwork
@@ -212,10 +212,7 @@ class Kubernetes:
             return None
         live = self._of.table.live(node)
         if live is None:
-            # Who has only just joined is on its way.
-            seen = record.created if record.last_seen is None else record.last_seen
-            up = time.monotonic() - self._of.started  # nor can anybody have come back before we were there
-            return Health(False, min(up, max(0.0, time.time() - seen)))
+            return absent(record, now=time.time(), up=time.monotonic() - self._of.started)
         if (since := live.tunnel.suspended_since) is not None:  # its streams wait, but it carries nothing
             return Health(False, trio.current_time() - since)
         if type == PROXY or self._of.network.off:
@@ -223,6 +220,16 @@ class Kubernetes:
         lane = self._of.network.node_lane(node)
         down = lane.state in ("down", "off")
         return Health(not down, lane.handshake_age_s or float("inf") if down else 0.0)
+
+
+def absent(record: NodeRecord, *, now: float, up: float) -> Health:
+    """Of a node without a tunnel, at `now` in wall seconds, by a gateway that is `up` for so long.
+
+    Who has only just joined is on its way, and nobody can have come back before the gateway was there: else
+    each restart would write that every site is lost, and soon after that it is not.
+    """
+    seen = record.created if record.last_seen is None else record.last_seen
+    return Health(False, min(up, max(0.0, now - seen)))
 
 
 def _read(path: Path) -> tuple[networks.Carried, bool]:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.kubernetes import absent
 from raven.kube.gateways import GATEWAYS
 from raven.kube.resources import CONFIG_MAPS, NODES
+from raven.registry.interface import NodeRecord
+from raven.topology.election import Health
 from tests.daemons import Loopback, loopback, until
 from tests.gateway.controllers.scene import gateway, node, proxy, switches, tunnel
 from tests.kube.fake import FakeApi, status
@@ -61,3 +64,25 @@ async def test_health_goes_up_and_gateways_come_down(net: Loopback, tmp_path: Pa
         "shop-2",
         "c1",
     }
+
+
+@pytest.mark.parametrize(
+    ("created", "seen", "up", "age"),
+    [
+        (0.0, 900.0, 500.0, 100.0),
+        (0.0, 900.0, 3.0, 3.0),  # this gateway has only just started
+        (995.0, None, 500.0, 5.0),  # the node has only just joined
+        (0.0, 2000.0, 500.0, 0.0),  # a clock that was set back
+    ],
+)
+def test_how_long_a_node_is_absent(created: float, seen: float | None, up: float, age: float) -> None:
+    record = NodeRecord(
+        name="shop-1",
+        created=created,
+        last_seen=seen,
+        public_key=None,
+        pod_cidrs=(),
+        software="",
+        certificate_serial="01",
+    )
+    assert absent(record, now=1000.0, up=up) == Health(False, age)
