@@ -1,8 +1,8 @@
 """`ravenctl --kubeconfig` on a real API server: who leads, which sites there are, and what is wrong."""
 
 import json
-from pathlib import Path
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,7 +109,7 @@ def test_what_people_read(joining: Joining, sites: str) -> None:
 
 def test_the_gateways_own_account_sees_it_too(joining: Joining, sites: str, tmp_path: Path) -> None:
     """As in `kubectl exec daemonset/raven-gateway -- ravenctl --kubeconfig auto`."""
-    account = tmp_path / "account.kubeconfig"
+    account = tmp_path / "kubeconfig"
     write_kubeconfig(joining.cluster, joining.cluster.server, account)
     found = json.loads(ask(joining, "status", "-o", "json", kubeconfig=str(account)).out)
     assert {SITE, GHOST} <= {one["name"] for one in found["sites"]}
