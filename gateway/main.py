@@ -59,7 +59,7 @@ def _run(given: dict[str, Any], file: str | None) -> None:
 
     follows = read_follower_file(options.state_dir, now=time.time()) is not None
     sharing = None
-    if options.kubernetes_enabled and not follows:
+    if (options.kubernetes_enabled or options.kubernetes_registry == "cluster") and not follows:
         from gateway.sharing import Sharing, shares  # who has no cluster does not pay for its client
 
         sharing = Sharing(options) if shares(options) else None

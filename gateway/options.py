@@ -253,7 +253,8 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
         Literal["auto", "cluster", "local"],
         option(
             "Where the CA, nodes and tokens are: cluster for objects in this gateway's namespace, which all "
-            "gateways there share, local for --state-dir alone. auto: cluster in a pod, local elsewhere.",
+            "gateways there share, local for --state-dir alone. auto is cluster in a pod with "
+            "--kubernetes-enabled, local elsewhere.",
             metavar="WHERE",
             expected="auto, cluster or local",
         ),

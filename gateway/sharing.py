@@ -27,7 +27,7 @@ from raven.registry.shared_state import read_shared_file
 def shares(options: GatewayOptions) -> bool:
     """Whether the registry is to be the cluster's."""
     where = options.kubernetes_registry
-    return options.kubernetes_enabled and (where == "cluster" or (where == "auto" and is_pod()))
+    return where == "cluster" or (where == "auto" and options.kubernetes_enabled and is_pod())
 
 
 class Sharing:
