@@ -6,7 +6,6 @@ routes in `network`; what an operator sees in `report`.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway import report
+from gateway.addresses import ANYWHERE, advertised, gateway_list
 from gateway.audit import RegistryAudit
 from gateway.broadcast import Broadcast
 from gateway.devices import device_options, device_port
@@ -33,9 +33,7 @@ from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import TunnelTable
 from raven import __version__, log
 from raven.config import Address, parse_dial
-from raven.control.messages import GATEWAYS_MAX, GatewayList, KnownGateway
 from raven.errors import StateError
-from raven.names import is_name
 from raven.net.daemon import Stop
 from raven.net.http_pages import Page, serve_pages
 from raven.net.listeners import address_of, open_listeners
@@ -55,7 +53,6 @@ from raven.net.status_socket import (
 from raven.net.tunnel import TunnelLost
 from raven.net.unix_peer import UnixPeer
 from raven.pki.token import pin_text
-from raven.registry.follower_state import FollowerFile
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import Registry
 from raven.registry.sqlite import SqliteRegistry
@@ -72,41 +69,6 @@ SETTLE_MAX = (
 )
 RENEW_INTERVAL = 3600.0  # seconds between two looks at the gateway's own certificate
 CA_INTERVAL = 1.0  # seconds between two looks whether the CA was rotated
-ANYWHERE = ("", "0.0.0.0", "::")
-
-
-def host_name() -> str:
-    """This machine's name where it can stand in a certificate, "gateway" otherwise."""
-    name = socket.gethostname().lower()
-    return name if is_name(name) else "gateway"
-
-
-def advertised(options: GatewayOptions, follower: FollowerFile | None = None) -> Address:
-    """Where agents are told to dial."""
-    if options.advertise is not None:
-        return options.advertise
-    if follower is not None:
-        return parse_dial(follower.address)
-    host, port = options.agents_listen
-    return Address(host_name() if host in ANYWHERE else host, port)
-
-
-def gateway_list(registry: Registry) -> GatewayList:
-    """What agents are told of the gateways there are; the first ones, where there are too many."""
-    known = registry.known_gateways()
-    return GatewayList(
-        revision=known.revision,
-        gateways=[KnownGateway(name=one.name, address=one.address) for one in known.gateways[:GATEWAYS_MAX]],
-    )
-
-
-def certified_hosts(options: GatewayOptions) -> list[str]:
-    """What the gateway's own certificate is for: where agents dial it, and where O&M clients may."""
-    hosts = [advertised(options).host]
-    if options.oam_tls_listen is not None:
-        here = options.oam_tls_listen.host
-        hosts += [host_name(), "localhost", "127.0.0.1"] if here in ANYWHERE else [here]
-    return list(dict.fromkeys(hosts))
 
 
 class Gateway:

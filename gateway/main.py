@@ -50,7 +50,8 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     options = config.load(GatewayOptions, config=file, given=given)
     log.configure(level=options.log_level, format=options.log_format)
 
-    from gateway.app import Gateway, certified_hosts, host_name
+    from gateway.addresses import certified_hosts, host_name
+    from gateway.app import Gateway
     from gateway.following import CopiedRegistry
     from raven.registry.follower_state import read_follower_file
     from raven.registry.gateway_state import open_gateway
@@ -117,7 +118,7 @@ def join(state_dir: Path, gateway: str, token: str, advertise: str, name: str | 
     renewals wait for it.
     """
     from gateway import enlist
-    from gateway.app import host_name
+    from gateway.addresses import host_name
 
     try:
         text = sys.stdin.readline() if token == "-" else token

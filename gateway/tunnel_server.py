@@ -9,7 +9,6 @@ the packet lane and the registry; what the packet lane answers goes back over th
 from __future__ import annotations
 
 import contextlib
-import math
 import ssl
 import time
 from collections import Counter
@@ -19,10 +18,12 @@ from typing import Protocol
 
 import trio
 
+from gateway.arrival import HELLO_MAX, address_of, behind_balancer, first_bytes, greeted
 from gateway.followers import Followers
 from gateway.hello import checked, dismiss, receive_hello
 from gateway.join import JoinResult
 from gateway.network import GatewayNetwork
+from gateway.refusals import BUSY, Refusals
 from gateway.renew import granted, hello_for, is_expired, refused
 from gateway.tunnels import NodeTunnel, TunnelTable
 from raven import log
@@ -45,7 +46,6 @@ from raven.net.strangers import Strangers
 from raven.net.tcp import host_of
 from raven.net.tls import FOLLOW_ALPN, JOIN_ALPN, Peer, alpn, check_node
 from raven.net.tls_stream import TLSStream, server_handshake
-from raven.net.transport_driver import hear
 from raven.net.tunnel import Carriage, Tunnel, TunnelLost
 from raven.oam.target import known_address_untrusted
 from raven.registry.interface import CertificateRecord, Registry
@@ -57,30 +57,13 @@ STRANGERS_HIGH = 768
 STRANGERS_EACH = 256  # of one /24 or /64
 # Handshakes a second that those are spread over who are turned away; two slow cores manage some hundred.
 COME_BACK_RATE = 50.0
-FIRST_MAX = 5.0  # seconds from accept to the first byte of the ClientHello
 HANDSHAKE_MAX = 10.0  # seconds from there to its end; the slowest satellite link needs two
-HELLO_MAX = 10.0  # seconds from the end of the handshake to a whole AgentHello
 RIVAL_MAX = 2.0  # seconds an older tunnel of the same node gets to prove that it is alive
 
 # Tunnels of one node that have yet to take its place in the table, each some 100 kB: a new one, and those
 # that an uplink that comes and goes has left behind.
 UNPLACED_MAX = 4
 RENEW_ONLY_MAX = 60.0  # seconds a node with an expired certificate gets to renew it
-
-# What a flood is turned away for: counted each time, told once in a while, or the log would be the flood's.
-_FLOODS = frozenset(
-    {
-        "too-many-from-network",
-        "refused-early",
-        "displaced",
-        "silent",
-        "tls-timeout",
-        "tls-eof",
-        "proxy-header",
-    }
-)
-_BUSY = frozenset({"too-many-from-network", "refused-early"})
-FLOOD_LINE = 1.0  # seconds between two lines about one of them
 
 Join = Callable[[TLSStream, str], Awaitable[JoinResult]]  # stream, address
 
@@ -124,7 +107,7 @@ class TunnelServer:
         self._unplaced: Counter[str] = Counter()  # tunnels that are not in the table, by nodes that joined
         # The registry writes for one at a time: more threads would only wait, each with a stack and a heap.
         self._writing = trio.CapacityLimiter(1)
-        self._told: dict[str, float] = {}  # trio.current_time() of the last line, by reason of _FLOODS
+        self._refusals = Refusals(self.refused, self._log)
 
     @property
     def strangers(self) -> int:
@@ -136,14 +119,14 @@ class TunnelServer:
         await trio.serve_listeners(self._serve_connection, listeners, handler_nursery=tunnels)
 
     async def _serve_connection(self, transport: trio.SocketStream) -> None:
-        address = _address(transport)
+        address = address_of(transport)
         try:
-            address = await self._behind_balancer(transport, address)
+            address = await behind_balancer(transport, self.headers, address)
             await self._serve_stranger(transport, address)
         except (PeerError, RefusedError, TunnelLost) as error:
-            self._turned_away(error.reason, address, str(error))
+            self._refusals.turned_away(error.reason, address, str(error))
         except trio.BrokenResourceError as error:
-            self._turned_away("broken", address, str(error))
+            self._refusals.turned_away("broken", address, str(error))
         except StateError as error:
             self._log.error("registry", why=str(error))
             self.refused["registry"] += 1
@@ -152,36 +135,16 @@ class TunnelServer:
             self._log.exception("connection ended by a fault of the gateway", address=address)
             self.refused["fault"] += 1
 
-    async def _behind_balancer(self, transport: trio.SocketStream, address: str) -> str:
-        """The address of whom a load balancer speaks for; the connection's own where it is none."""
-        if not self.headers.expects(host_of(address)):
-            return address
-        try:
-            source = await self.headers.read(transport.socket)
-        except BaseException:
-            await trio.aclose_forcefully(transport)
-            raise
-        return address if source is None else _shown(source.host, source.port)
-
     def _joined(self, result: JoinResult, address: str) -> None:
         if result.verdict == "accepted":
             self._log.info("node joined", node=result.node, address=address)
         else:
-            self._turned_away(f"join-{result.verdict}", address, result.message)
-
-    def _turned_away(self, reason: str, address: str, why: str) -> None:
-        self.refused[reason] += 1
-        if reason in _FLOODS:
-            now = trio.current_time()
-            if now < self._told.get(reason, -math.inf) + FLOOD_LINE:
-                return
-            self._told[reason] = now
-        self._log.info("turned away", reason=reason, address=address, why=why)
+            self._refusals.turned_away(f"join-{result.verdict}", address, result.message)
 
     async def _serve_stranger(self, transport: trio.SocketStream, address: str) -> None:
         try:
             with self.places.place(host_of(address)):
-                await _first_bytes(transport)
+                await first_bytes(transport)
                 stream = await server_handshake(transport, self.context, timeout=HANDSHAKE_MAX)
                 try:
                     protocol = alpn(stream)
@@ -194,14 +157,14 @@ class TunnelServer:
                         gateway = self.followers.identified(stream)
                     else:
                         peer = self._identified(stream)
-                        carriage = await _greeted(stream)
+                        carriage = await greeted(stream)
                         self._check_welcome(peer, carriage)
                 except (PeerError, RefusedError, StateError) as error:
                     await dismiss(stream, str(error))
                     raise
         except RefusedError as error:
             # The cheapest answer there is; an honest agent comes back when it is told to.
-            if error.reason in _BUSY:
+            if error.reason in BUSY:
                 with contextlib.suppress(OSError):
                     await transport.socket.send(self.pace.line(trio.current_time()))
             await trio.aclose_forcefully(transport)
@@ -416,18 +379,6 @@ class TunnelServer:
             self._log.error("registry", why=str(error))
 
 
-async def _greeted(stream: TLSStream) -> Carriage:
-    """The connection with the node's RESUME. PeerError, BrokenResourceError."""
-    try:
-        with trio.fail_after(HELLO_MAX):
-            return Carriage(stream, *await hear(stream))
-    except trio.TooSlowError as error:
-        raise PeerError("hello-timeout", f"no hello within {HELLO_MAX:.0f} s of the handshake") from error
-    except (trio.BrokenResourceError, trio.Cancelled):
-        await trio.aclose_forcefully(stream)
-        raise
-
-
 async def _answers(tunnel: Tunnel) -> bool:
     """Whether the other end proves within RIVAL_MAX that it is there; not if its transport is gone."""
     if tunnel.suspended_since is not None:
@@ -439,25 +390,3 @@ async def _answers(tunnel: Tunnel) -> bool:
             return False
         return True
     return False
-
-
-async def _first_bytes(transport: trio.SocketStream) -> None:
-    """Returns when the other end has said something: until then TLS costs nothing. PeerError "silent"."""
-    try:
-        with trio.fail_after(FIRST_MAX):
-            await trio.lowlevel.wait_readable(transport.socket)
-    except trio.TooSlowError as error:
-        await trio.aclose_forcefully(transport)
-        raise PeerError("silent", f"not a byte within {FIRST_MAX:.0f} s") from error
-
-
-def _address(transport: trio.SocketStream) -> str:
-    try:
-        host, port = transport.socket.getpeername()[:2]
-    except OSError:
-        return "unknown"
-    return _shown(host, port)
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

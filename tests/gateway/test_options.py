@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from gateway.app import advertised
+from gateway.addresses import advertised
 from gateway.options import GatewayOptions
 from raven.config import load
 

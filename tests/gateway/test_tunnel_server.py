@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent.join import join
-from gateway import tunnel_server
+from gateway import arrival, tunnel_server
 from gateway.join import JoinResult, OwnEnroller, serve_join
 from gateway.network import GatewayNetwork
 from gateway.renew import renew
@@ -210,7 +210,7 @@ async def test_half_a_handshake_ends_by_itself(bench: Bench, monkeypatch: pytest
 
 
 async def test_silence_before_the_handshake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_server, "FIRST_MAX", 0.05)
+    monkeypatch.setattr(arrival, "FIRST_MAX", 0.05)
     async with _serving(bench), await trio.open_tcp_stream("127.0.0.1", bench.port):
         await bench.refused("silent")
         assert bench.server.strangers == 0
@@ -390,7 +390,7 @@ async def test_who_lost_the_right_between_two_words_does_not_come_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.server.grace = 60.0
-    greeted = tunnel_server._greeted
+    greeted = arrival.greeted
     async with _serving(bench):
         state = await bench.join("shop-1")
         connection = Connection(initiator=True, now=0.0)
@@ -409,7 +409,7 @@ async def test_who_lost_the_right_between_two_words_does_not_come_back(
             await join(bench.directory / "again", gateway=gateway, token=token, node="shop-1")
             return carriage
 
-        monkeypatch.setattr(tunnel_server, "_greeted", replaced_meanwhile)
+        monkeypatch.setattr(tunnel_server, "greeted", replaced_meanwhile)
         back = await _raw(bench, state, bytes(16), transport=1)
         await bench.refused("certificate-replaced")
         assert (live.tunnel.resumed, bench.server.resumed) == (0, 0)
