@@ -384,4 +384,7 @@ class Gateway:
 
     def _packet_endpoint(self, device: int = 0) -> Address:
         host = self.options.wg_listen.host
-        return Address(self.advertise.host if host in ANYWHERE else host, device_port(self.options, device))
+        if host in ANYWHERE:
+            told = self.kubernetes.packets_at if self.kubernetes is not None else ""
+            host = told or self.advertise.host
+        return Address(host, device_port(self.options, device))

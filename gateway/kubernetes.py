@@ -7,6 +7,7 @@ the packets of all who were known.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from gateway.addresses import ANYWHERE
 from gateway.controllers import networks
 from gateway.controllers.cluster import Cluster
 from gateway.join import ISSUING, certificate_record
@@ -50,7 +52,8 @@ class _Kept(msgspec.Struct):
     """What is remembered over a restart."""
 
     carried: dict[str, list[str]] = {}
-    listed: bool = False
+    listed: bool = False  # Gateways say where agents dial, or did
+    packets_at: str = ""  # the address that they say datagrams reach this gateway at
 
 
 class Kubernetes:
@@ -63,7 +66,9 @@ class Kubernetes:
         self._of = of
         self._log = log.get("kubernetes")
         self._kept = options.state_dir / KEPT
-        self.carried, self.listed = _read(self._kept)  # listed: Gateways say where agents dial, or did
+        kept = _read(self._kept)
+        self.carried = {node: tuple(map(ip_network, held)) for node, held in kept.carried.items()}
+        self.listed, self.packets_at = kept.listed, kept.packets_at
         self.cluster = Cluster(
             Client(access),
             identity=of.state.name,
@@ -124,7 +129,7 @@ class Kubernetes:
 
     async def _keep(self) -> None:
         carried = {node: [*map(str, held)] for node, held in self.carried.items()}
-        data = msgspec.json.encode(_Kept(carried, self.listed))
+        data = msgspec.json.encode(_Kept(carried, self.listed, self.packets_at))
         await trio.to_thread.run_sync(lambda: files.write(self._kept, data))
 
     async def _list(self, gateways: Sequence[SiteGateway]) -> None:
@@ -136,8 +141,12 @@ class Kubernetes:
         if known:
             keep = partial(self._of.registry.list_gateways, dict(known[:GATEWAYS_MAX]), now=time.time())
             await trio.to_thread.run_sync(keep)
-        if known and not self.listed:
-            self.listed = True
+        packets_at = networks.packets_at(gateways, self._of.state.name)
+        if packets_at and self._of.options.wg_listen.host in ANYWHERE:
+            self._of.network.dial_at(packets_at)
+        told = bool(known) or self.listed, packets_at or self.packets_at
+        if told != (self.listed, self.packets_at):
+            self.listed, self.packets_at = told
             await self._keep()
 
     def _info(self) -> ClusterInfo:
@@ -232,10 +241,12 @@ def absent(record: NodeRecord, *, now: float, up: float) -> Health:
     return Health(False, min(up, max(0.0, now - seen)))
 
 
-def _read(path: Path) -> tuple[networks.Carried, bool]:
+def _read(path: Path) -> _Kept:
     """What was kept; nothing where there is nothing, or what is there cannot be read."""
     try:
         kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
-        return {node: tuple(map(ip_network, held)) for node, held in kept.carried.items()}, kept.listed
+        for network in itertools.chain.from_iterable(kept.carried.values()):
+            ip_network(network)
+        return kept
     except (OSError, ValueError):  # a DecodeError is a ValueError; the cluster will tell anew
-        return {}, False
+        return _Kept()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from raven.config import Address
 from raven.control.messages import MapNode, NetworkMap, PacketOffer
 from raven.errors import PeerError
 from raven.keys import KEY_LEN, PublicKey
@@ -144,6 +145,16 @@ class Members:
         if hub != self.hub:
             self.hub = hub
             self.further = tuple(replace(one, probes=probes, superframes=able) for one in self.further)
+            self.revision += 1
+
+    def dial_hub_at(self, host: str) -> None:
+        """Called when it is known where agents dial the hub's devices; their ports stay as they are."""
+        hub, *further = (
+            replace(one, endpoint=str(Address(host, int(one.endpoint.rpartition(":")[2]))))
+            for one in self.devices()
+        )
+        if hub != self.hub:
+            self.hub, self.further = hub, tuple(further)
             self.revision += 1
 
     def _take(

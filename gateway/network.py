@@ -110,6 +110,13 @@ class GatewayNetwork(End):
             task_status.started()
             nursery.start_soon(self._probe_all)
 
+    def dial_at(self, host: str) -> None:
+        """Called when it is known at which address datagrams reach this gateway; its agents hear of it."""
+        before = self._members.revision
+        self._members.dial_hub_at(host)
+        if self._members.revision != before:
+            self._follow()
+
     def offer(self, node: str, packets: PacketOffer | None) -> str:
         """Takes what a node's AgentHello brings; "" or the sentence that says why it cannot take part.
 

@@ -56,6 +56,19 @@ def dialled(gateways: Iterable[Gateway]) -> dict[str, str]:
     }
 
 
+def packets_at(gateways: Iterable[Gateway], node: str) -> str:
+    """The address at which the edge reaches the packet lane of the gateway on `node`; "" for none.
+
+    Active or not: a gateway that is not carries its own packets, and what a site sends to it.
+    """
+    for gateway in sorted(gateways, key=lambda one: one.metadata.name):
+        if gateway.spec.expose_type in (PUBLIC_IP, LOAD_BALANCER):
+            for endpoint in (*gateway.status.active_endpoints, *gateway.spec.endpoints):
+                if (endpoint.node_name, endpoint.type) == (node, TUNNEL) and endpoint.public_ip:
+                    return endpoint.public_ip
+    return ""
+
+
 def moved(before: Carried, after: Carried) -> list[str]:
     """The nodes that carry something else now, those first that carry less: who gives up a network
     before another takes it leaves no moment in which both claim it.

@@ -165,6 +165,18 @@ def test_what_devices_can_do_is_passed_on(members: Members) -> None:
     assert (node.probes, node.superframes) == (False, ["aes256gcm"])
 
 
+def test_agents_hear_where_the_hub_is_reached_now(members: Members) -> None:
+    assert members.offer("a", offer(2, "10.1.0.0/24")) == ""
+    port = members.map_for("a").nodes[0].endpoint.rpartition(":")[2]
+    for host, shown in (("203.0.113.9", "203.0.113.9"), ("2001:db8::9", "[2001:db8::9]")):
+        members.dial_hub_at(host)
+        revision = members.revision
+        members.dial_hub_at(host)
+        assert members.revision == revision
+        hub, node = members.map_for("a").nodes
+        assert (hub.endpoint, node.endpoint) == (f"{shown}:{port}", "")
+
+
 def test_a_stranger_is_told_nothing(members: Members) -> None:
     assert members.map_for("x").nodes == []
     assert members.map_for("x").problem == "node x has offered no packets"

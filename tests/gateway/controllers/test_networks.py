@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import msgspec
 import pytest
 
-from gateway.controllers.networks import Carried, carried, dialled, moved
+from gateway.controllers.networks import Carried, carried, dialled, moved, packets_at
 from raven.kube.gateways import Endpoint, Gateway, GatewayStatus, NodeInfo
 from tests.gateway.controllers.scene import gateway, proxy, tunnel
 
@@ -47,6 +47,20 @@ def test_with_no_active_endpoint_nobody_does() -> None:
 def test_where_gateways_are_dialled(endpoint: Endpoint, expected: dict[str, str]) -> None:
     assert dialled([site("g", {}, endpoint, expose="PublicIP")]) == expected
     assert dialled([site("g", {}, endpoint)]) == {}
+
+
+def test_where_datagrams_reach_a_gateway() -> None:
+    active = Endpoint(node_name="c1", type="tunnel", public_ip="203.0.113.1")
+    spare = Endpoint(node_name="c2", type="tunnel", public_ip="203.0.113.2")
+    public = site("g", {}, active, expose="PublicIP")
+    public = msgspec.structs.replace(
+        public, spec=msgspec.structs.replace(public.spec, endpoints=(active, spare))
+    )
+    assert [packets_at([public], node) for node in ("c1", "c2", "c3")] == ["203.0.113.1", "203.0.113.2", ""]
+    hidden = msgspec.structs.replace(public, spec=msgspec.structs.replace(public.spec, expose_type=""))
+    assert packets_at([hidden], "c1") == ""
+    streams = Endpoint(node_name="c1", type="proxy", public_ip="203.0.113.7")
+    assert packets_at([site("g", {}, streams, expose="PublicIP")], "c1") == ""
 
 
 def test_who_gives_up_a_network_moves_first() -> None:
