@@ -28,7 +28,8 @@ def test_an_address_of_two_nodes_is_refused_and_the_gateway_says_why(
     refused = by_address.kubectl("logs", "ticker-site-a", check=False)
     assert refused.code != 0
     assert "502" in refused.err, refused
-    assert "2 nodes have the address 192.168.1.10" in raven_up.gateway.log()
+    said = lambda: "2 nodes have the address 192.168.1.10" in raven_up.gateway.log()  # noqa: E731
+    wait_until(said, what="the gateway's word for it", seconds=10)
 
 
 def test_it_stays_refused_while_one_of_them_is_away(by_address: ApiServer, raven_up: Raven) -> None:
