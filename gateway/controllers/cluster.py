@@ -75,7 +75,13 @@ class Cluster:
         self._identity, self._namespace, self._service = identity, namespace, service
         self._tunnels, self._log, self._wall = tunnels, log, wall
         self.elector = Elector(
-            client, namespace=NAMESPACE, name=LEADER_LEASE, identity=identity, wall=wall, log=log
+            client,
+            namespace=NAMESPACE,
+            name=LEADER_LEASE,
+            identity=identity,
+            wall=wall,
+            log=log,
+            is_gone=self._is_gone,
         )
         self.queue: Queue[Key] = Queue(self._reconcile, log=log)
         self.recorder = Recorder(client, instance=identity, wall=wall, log=log)
@@ -177,6 +183,12 @@ class Cluster:
             nursery.start_soon(self.queue.run)
             nursery.start_soon(self._measure, before)
             nursery.start_soon(self._publish)
+
+    def _is_gone(self, holder: str) -> bool:
+        """Whether the cluster says so of the leader's pod, and not of ours. Gateways are named by their nodes."""
+        assert self.view is not None
+        pods = self.view.gateway_pods()
+        return pods.get(holder) is False and pods.get(self._identity) is True
 
     def _request_changed(
         self, before: CertificateSigningRequest | None, after: CertificateSigningRequest | None

@@ -117,7 +117,7 @@ class Reconciler:
         """The LoadBalancer Services of one Gateway, which may be gone itself."""
         view = self._view
         gateway = view.gateways.get(name)
-        wanted = services.exposing(gateway, view.lanes, view.nodes.get) if gateway is not None else []
+        wanted = services.exposing(gateway, view.lanes, view.nodes.get, self._serves) if gateway is not None else []
         held = {_place(one): one for one in view.services_of(name) if one.spec.type == LOAD_BALANCER}
         for one in wanted:
             found = held.pop(_place(one.service), None)
@@ -134,7 +134,7 @@ class Reconciler:
     async def _internal(self) -> None:
         view = self._view
         held = view.services.get(f"{NAMESPACE}/{INTERNAL_SERVICE}")
-        wanted = services.internal(view.gateways.objects.values(), view.lanes, view.nodes.get)
+        wanted = services.internal(view.gateways.objects.values(), view.lanes, view.nodes.get, self._serves)
         if wanted is not None:
             await self._service(held, wanted)
         elif held is not None:
@@ -190,6 +190,10 @@ class Reconciler:
         else:
             return
         view.hosts.took(made)
+
+    def _serves(self, node: str) -> bool:
+        """Whether the gateway of a node answers, as far as the cluster has heard of its pod."""
+        return self._view.gateway_pods().get(node, True)
 
     def _is_ours(self, node: Node) -> bool:
         """Whether its site only dials out, so that there is no way to it but ours."""

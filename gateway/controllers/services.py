@@ -53,6 +53,7 @@ from raven.kube.resources import (
 )
 
 NodeOf = Callable[[str], Node | None]
+Serves = Callable[[str], bool]  # of a node: False where its gateway is known not to answer now
 _NAME_MAX = 63  # characters of a Service's name, RFC 1035
 
 
@@ -63,18 +64,24 @@ class Wanted(NamedTuple):
     slices: tuple[EndpointSlice, ...]
 
 
-def exposing(gateway: Gateway, lanes: Lanes, node_of: NodeOf) -> list[Wanted]:
+def _everybody(node: str) -> bool:
+    return True
+
+
+def exposing(
+    gateway: Gateway, lanes: Lanes, node_of: NodeOf, serves: Serves = _everybody
+) -> list[Wanted]:
     """One Service an active endpoint, where the Gateway is exposed by load balancers."""
     if gateway.spec.expose_type != LOAD_BALANCER:
         return []
     return [
-        _exposing(gateway, endpoint, node_of)
+        _exposing(gateway, endpoint, node_of, serves)
         for endpoint in gateway.status.active_endpoints
         if endpoint.type in PROTOCOLS and lanes.is_on(endpoint.type)
     ]
 
 
-def _exposing(gateway: Gateway, endpoint: Endpoint, node_of: NodeOf) -> Wanted:
+def _exposing(gateway: Gateway, endpoint: Endpoint, node_of: NodeOf, serves: Serves) -> Wanted:
     type, site = endpoint.type, gateway.metadata.name
     labels = {GATEWAY_LABEL: site, TYPE_LABEL: type, ENDPOINT_LABEL: endpoint.node_name}
     name = service_name(SERVICE_PREFIXES[type], site, endpoint.node_name)
@@ -85,7 +92,7 @@ def _exposing(gateway: Gateway, endpoint: Endpoint, node_of: NodeOf) -> Wanted:
         metadata=Meta(name=name, namespace=NAMESPACE, labels=labels, annotations=DISCARD),
         spec=ServiceSpec(type=LOAD_BALANCER, external_traffic_policy="Local", ports=(port,)),
     )
-    return Wanted(service, _slices(service, [endpoint.node_name], node_of))
+    return Wanted(service, _slices(service, [endpoint.node_name], node_of, serves))
 
 
 def service_name(prefix: str, site: str, node: str) -> str:
@@ -98,7 +105,9 @@ def service_name(prefix: str, site: str, node: str) -> str:
     return "-".join([prefix, re.sub(r"[^a-z0-9-]", "-", site)[:room].strip("-"), digest])
 
 
-def internal(gateways: Iterable[Gateway], lanes: Lanes, node_of: NodeOf) -> Wanted | None:
+def internal(
+    gateways: Iterable[Gateway], lanes: Lanes, node_of: NodeOf, serves: Serves = _everybody
+) -> Wanted | None:
     """The internal proxy Service; None where no Gateway is exposed, or the proxy is switched off."""
     exposed = sorted(
         (one for one in gateways if one.spec.expose_type in (PUBLIC_IP, LOAD_BALANCER)),
@@ -117,7 +126,7 @@ def internal(gateways: Iterable[Gateway], lanes: Lanes, node_of: NodeOf) -> Want
         metadata=Meta(name=INTERNAL_SERVICE, namespace=NAMESPACE, labels={"app": "raven"}),
         spec=ServiceSpec(type="ClusterIP", ports=tuple(ports)),
     )
-    return Wanted(service, _slices(service, sorted(set(nodes)), node_of))
+    return Wanted(service, _slices(service, sorted(set(nodes)), node_of, serves))
 
 
 def _internal_ports(exposed: Iterable[Gateway]) -> list[ServicePort]:
@@ -135,8 +144,13 @@ def _internal_ports(exposed: Iterable[Gateway]) -> list[ServicePort]:
     return [found[port] for port in sorted(found)]
 
 
-def _slices(service: Service, nodes: Iterable[str], node_of: NodeOf) -> tuple[EndpointSlice, ...]:
-    """The Service's slice of IPv4, the one of IPv6, or both. One without endpoints stays, to say so."""
+def _slices(
+    service: Service, nodes: Iterable[str], node_of: NodeOf, serves: Serves
+) -> tuple[EndpointSlice, ...]:
+    """The Service's slice of IPv4, the one of IPv6, or both. One without endpoints stays, to say so.
+
+    An endpoint that does not answer now stays active, where there is no other to elect, and is not ready.
+    """
     by_family: dict[str, list[SliceEndpoint]] = {}
     for name in nodes:
         node = node_of(name)
@@ -144,7 +158,9 @@ def _slices(service: Service, nodes: Iterable[str], node_of: NodeOf) -> tuple[En
         if address:
             family = f"IPv{ipaddress.ip_address(address).version}"
             by_family.setdefault(family, []).append(
-                SliceEndpoint(addresses=(address,), node_name=name, conditions=EndpointConditions(ready=True))
+                SliceEndpoint(
+                    addresses=(address,), node_name=name, conditions=EndpointConditions(ready=serves(name))
+                )
             )
     name = service.metadata.name
     return tuple(

@@ -309,13 +309,9 @@ class View:
         self._look(Key("services", site) if site else INTERNAL)
 
     def _pods_changed(self, before: EndpointSlice | None, after: EndpointSlice | None) -> None:
-        self._look(
-            *(
-                Key("site", one.metadata.name)
-                for one in self.gateways.objects.values()
-                if one.spec.expose_type
-            )
-        )
+        exposed = [one.metadata.name for one in self.gateways.objects.values() if one.spec.expose_type]
+        # First who is led to a gateway that does not answer, then whether another is elected.
+        self._look(INTERNAL, *(Key(what, name) for what in ("services", "site") for name in exposed))
 
 
 T = TypeVar("T", bound=Resource)

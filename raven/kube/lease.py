@@ -2,8 +2,9 @@
 
 The rules are client-go's: a candidate takes a Lease only after it has seen it unrenewed for a whole lease
 duration *by its own monotonic clock*, so clocks that differ or jump elect nobody. The leader gives up when it
-could not renew for `RENEW_WITHIN`, which is shorter. Two leaders can still overlap while one is paused; then
-the resource versions in every write let one win.
+could not renew for `RENEW_WITHIN`, which is shorter. A holder that the cluster says is gone is not waited for.
+Two leaders can still overlap, while one is paused or is gone only for the others; then the resource versions in
+every write let one win.
 """
 
 from __future__ import annotations
@@ -47,12 +48,16 @@ class Elector:
         wall: Callable[[], float],
         log: FilteringBoundLogger,
         jitter: Callable[[], float] = random.random,
+        is_gone: Callable[[str], bool] = lambda holder: False,
     ) -> None:
+        """`is_gone` tells of a holder that need not be waited for. It must not be true of two candidates
+        at once, each in the other's eyes: they would take the Lease from each other for ever.
+        """
         self.identity = identity
         self.leading = False
         self.problem = ""
         self._client, self._namespace, self._name = client, namespace, name
-        self._wall, self._jitter = wall, jitter
+        self._wall, self._jitter, self._is_gone = wall, jitter, is_gone
         self._seen: _Seen | None = None
         self._log = log
 
@@ -130,8 +135,10 @@ class Elector:
 
     def _may_take(self, seen: _Seen) -> bool:
         holder = seen.lease.spec.holder_identity
+        if not holder or holder == self.identity or self._is_gone(holder):
+            return True
         life = max(LEASE, float(seen.lease.spec.lease_duration_seconds or 0))
-        return holder in (None, "", self.identity) or trio.current_time() >= seen.since + life
+        return trio.current_time() >= seen.since + life
 
     def _spec(self, old: LeaseSpec) -> LeaseSpec:
         now = timestamp(self._wall(), micro=True)

@@ -17,7 +17,14 @@ from tests.kube.fake import FakeApi
 class Candidate:
     """An elector whose network can be cut, and a record of when it led."""
 
-    def __init__(self, api: FakeApi, name: str, *, wall: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self,
+        api: FakeApi,
+        name: str,
+        *,
+        wall: Callable[[], float] = trio.current_time,
+        gone: set[str] | None = None,
+    ) -> None:
         self.cut = False
         self.leads = False
         self.terms = 0
@@ -40,6 +47,7 @@ class Candidate:
             wall=wall,
             log=log.get("test"),
             jitter=lambda: 0.5,
+            is_gone=(gone or set()).__contains__,
         )
 
     async def run(self) -> None:
@@ -108,6 +116,26 @@ async def test_a_leader_that_is_cut_off_stops_before_another_starts(
         assert not b.leads
         assert LEASE - RENEW_WITHIN - RETRY <= await until(lambda: b.leads, 60) <= LEASE + 2 * RETRY
         a.cut = False
+        await trio.sleep(60)
+        assert (a.leads, b.leads) == (False, True)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_leader_that_is_gone_is_not_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    api = FakeApi()
+    gone: set[str] = {"nobody"}
+    a, b = Candidate(api, "a"), Candidate(api, "b", gone=gone)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(a.run)
+        await until(lambda: a.leads, 1)
+        nursery.start_soon(b.run)
+        await trio.sleep(30)
+        assert a.leads
+        a.cut = True
+        gone.add("a")
+        assert await until(lambda: b.leads, 60) < 2 * RETRY
+        a.cut = False  # it was there after all
+        assert await until(lambda: not a.leads, 60) <= 2 * RETRY
         await trio.sleep(60)
         assert (a.leads, b.leads) == (False, True)
         nursery.cancel_scope.cancel()

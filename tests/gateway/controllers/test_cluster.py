@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import pytest
 import trio
 import trio.testing
 
@@ -161,8 +162,9 @@ async def test_a_node_changes_its_address_and_pod_network(autojump_clock: trio.t
 
 
 def addresses(scene: Scene, name: str = INTERNAL_SERVICE) -> list[str]:
+    """Of the endpoints that are ready."""
     found = scene.api.objects["endpointslices", f"kube-system/{name}"]
-    return [one["addresses"][0] for one in found["endpoints"]]
+    return [one["addresses"][0] for one in found["endpoints"] if one["conditions"]["ready"]]
 
 
 async def test_the_internal_service_and_the_hosts_file(autojump_clock: trio.testing.MockClock) -> None:
@@ -180,9 +182,11 @@ async def test_the_internal_service_and_the_hosts_file(autojump_clock: trio.test
         assert text.split("\n") == sorted(wanted)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
 async def test_a_gateway_whose_pod_is_not_ready_leaves_the_service_at_once(
-    autojump_clock: trio.testing.MockClock,
+    replicas: int, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """Whether there is another to elect or not."""
     scene = Scene(*CLOUD)
     pods = EndpointSlice(
         metadata=Meta(
@@ -197,9 +201,9 @@ async def test_a_gateway_whose_pod_is_not_ready_leaves_the_service_at_once(
         ),
     )
     scene.api.add(SLICES, pods)
-    scene.api.change("gateways", "cloud", {"spec": {"proxyConfig": {"Replicas": 1}}})
+    scene.api.change("gateways", "cloud", {"spec": {"proxyConfig": {"Replicas": replicas}}})
     async with scene.running():
-        assert addresses(scene) == ["192.0.2.1"]
+        assert addresses(scene) == ["192.0.2.1", "192.0.2.2"][:replicas]
         ends: list[Any] = scene.api.objects["endpointslices", "kube-system/raven-gateway-x"]["endpoints"]
         dead = [{**ends[0], "conditions": {"ready": False}}, ends[1]]
         scene.api.change("endpointslices", "kube-system/raven-gateway-x", {"endpoints": dead})
