@@ -185,7 +185,7 @@ class Cluster:
             nursery.start_soon(self._publish)
 
     def _is_gone(self, holder: str) -> bool:
-        """Whether the cluster says so of the leader's pod, and not of ours. Gateways are named by their nodes."""
+        """Whether the cluster says so of the leader's pod, and not of ours; a gateway has its node's name."""
         assert self.view is not None
         pods = self.view.gateway_pods()
         return pods.get(holder) is False and pods.get(self._identity) is True

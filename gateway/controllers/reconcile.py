@@ -117,7 +117,11 @@ class Reconciler:
         """The LoadBalancer Services of one Gateway, which may be gone itself."""
         view = self._view
         gateway = view.gateways.get(name)
-        wanted = services.exposing(gateway, view.lanes, view.nodes.get, self._serves) if gateway is not None else []
+        wanted = (
+            services.exposing(gateway, view.lanes, view.nodes.get, self._serves)
+            if gateway is not None
+            else []
+        )
         held = {_place(one): one for one in view.services_of(name) if one.spec.type == LOAD_BALANCER}
         for one in wanted:
             found = held.pop(_place(one.service), None)

@@ -68,9 +68,7 @@ def _everybody(node: str) -> bool:
     return True
 
 
-def exposing(
-    gateway: Gateway, lanes: Lanes, node_of: NodeOf, serves: Serves = _everybody
-) -> list[Wanted]:
+def exposing(gateway: Gateway, lanes: Lanes, node_of: NodeOf, serves: Serves = _everybody) -> list[Wanted]:
     """One Service an active endpoint, where the Gateway is exposed by load balancers."""
     if gateway.spec.expose_type != LOAD_BALANCER:
         return []

@@ -1,10 +1,10 @@
 """One of several gateways leads: it holds a Lease, renews it, and stops acting well before another may start.
 
 The rules are client-go's: a candidate takes a Lease only after it has seen it unrenewed for a whole lease
-duration *by its own monotonic clock*, so clocks that differ or jump elect nobody. The leader gives up when it
-could not renew for `RENEW_WITHIN`, which is shorter. A holder that the cluster says is gone is not waited for.
-Two leaders can still overlap, while one is paused or is gone only for the others; then the resource versions in
-every write let one win.
+duration *by its own monotonic clock*, so clocks that differ or jump elect nobody. The leader gives up when
+it could not renew for `RENEW_WITHIN`, which is shorter. A holder that the cluster says is gone is not waited
+for. Two leaders can still overlap, while one is paused or is gone only for the others; then the resource
+versions in every write let one win.
 """
 
 from __future__ import annotations
