@@ -43,8 +43,22 @@ class Api:
     def delete(self, path: str) -> None:
         self.ask("DELETE", path, but=_NONE)
 
+    def stream(self, path: str) -> http.client.HTTPResponse:
+        """The answer to a GET, to be read line by line as it comes and closed."""
+        if self._connection is None:
+            self._connect()
+        assert self._connection is not None
+        self._connection.request("GET", path)
+        return self._connection.getresponse()
+
     def ask(
-        self, method: str, path: str, body: Any = None, *, type: str = "application/json", but: tuple[int, ...] = ()
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        type: str = "application/json",
+        but: tuple[int, ...] = (),
     ) -> Any:
         """The answer's JSON; None for a status in `but`. LabError for every other that is no success."""
         data = None if body is None else json.dumps(body).encode()
@@ -63,13 +77,20 @@ class Api:
             raise LabError(f"{method} {path}: {status} {answer[:500].decode(errors='replace')}")
         return json.loads(answer)
 
-    def _round(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
+    def _round(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, bytes]:
         if self._connection is None:
-            self._connection = http.client.HTTPSConnection(wires.CLOUD, self._server.port, context=self._context)
-            self._connection.sock = self._context.wrap_socket(self._dial(), server_hostname=wires.CLOUD)
+            self._connect()
+        assert self._connection is not None
         self._connection.request(method, path, data, headers)
         answer = self._connection.getresponse()
         return answer.status, answer.read()
+
+    def _connect(self) -> None:
+        connection = http.client.HTTPSConnection(wires.CLOUD, self._server.port, context=self._context)
+        connection.sock = self._context.wrap_socket(self._dial(), server_hostname=wires.CLOUD)
+        self._connection = connection
 
     def _dial(self) -> socket.socket:
         address = (wires.CLOUD, self._server.port)

@@ -55,7 +55,7 @@ class Objects:
     def __init__(self, *flags: str) -> None:
         """`flags` are the API server's, beside those it always has."""
         self.world = World(sites=())
-        self._flags = flags
+        self.flags = flags
         self._gateways = 0
 
     def __enter__(self) -> Self:
@@ -74,22 +74,48 @@ class Objects:
     def _start(self) -> None:
         self.authority = Authority(self.world.directory / "pki", "lab-ca")
         self.control_plane = ControlPlane(self.world.cloud, binaries.find(), self.authority)
-        self.server = self.control_plane.start(*self._flags, managers=False)
+        self.server = self.control_plane.start(*self.flags, managers=False)
         self.api = self.api_of("admin")
-        # kubectl before 1.23 does not know the CRD's rules; the API server reads over them.
-        self.server.kubectl("apply", "--validate=false", "-f", str(CRD))
-        self.server.kubectl("apply", "--validate=false", "-f", "-", text=json.dumps(BLOCKS))
-        for name in ("gateways.raven.openyurt.io", "blockaffinities.crd.projectcalico.org"):
-            self.server.kubectl("wait", "--for=condition=Established", f"crd/{name}", seconds=60)
+        self.install()
         both = {"enable-l7-proxy": "true", "enable-l3-tunnel": "true"}
         self.api.create(f"{SYSTEM}/configmaps", {"metadata": {"name": "raven-cfg"}, "data": both})
         wait_until(
             lambda: self.api.get("/api/v1/namespaces/default"), what="the namespace default", seconds=SECONDS
         )
 
-    def api_of(self, user: str) -> Api:
+    def install(self) -> None:
+        """The definitions: ours, and what of Calico's is read."""
+        # kubectl before 1.23 does not know the CRD's rules; the API server reads over them.
+        self.server.kubectl("apply", "--validate=false", "-f", str(CRD))
+        self.server.kubectl("apply", "--validate=false", "-f", "-", text=json.dumps(BLOCKS))
+        for name in ("gateways.raven.openyurt.io", "blockaffinities.crd.projectcalico.org"):
+            self.server.kubectl("wait", "--for=condition=Established", f"crd/{name}", seconds=60)
+
+    def api_of(self, user: str, *, server: ApiServer | None = None) -> Api:
         """For whom `authority` has signed."""
-        return Api(self.server, self.authority.directory, user=user)
+        return Api(server or self.server, self.authority.directory, user=user)
+
+    def kill_server(self) -> None:
+        """As a machine that loses power; `revive_server` brings it back."""
+        self.api.close()
+        self.server.process.kill()
+
+    def revive_server(self) -> None:
+        self.server = self.control_plane.start_again(self.server)
+        self.api.close()
+
+    def compact(self, revision: int) -> None:
+        """etcd forgets what was before, as it does every five minutes."""
+        body = json.dumps({"revision": str(revision), "physical": True})
+        url = "http://127.0.0.1:2379/v3/kv/compaction"
+        answer = self.world.cloud.run("curl", "-sSf", "-m", "10", "-d", body, url)
+        assert "header" in answer.out, answer
+
+    def cut_connections(self) -> None:
+        """Resets every connection to the API server, in both programs' eyes."""
+        self.api.close()
+        port = str(self.server.port)
+        self.world.cloud.run("ss", "-K", "-t", "dport", "=", port)
 
     def kubeconfig(self, user: str = "admin") -> Path:
         if not (self.authority.directory / f"{user}.crt").exists():
@@ -147,21 +173,24 @@ class Objects:
         return lease["spec"].get("holderIdentity") or ""
 
     def slices(self, service: str) -> list[dict[str, Any]]:
-        found = self.api.items(f"{self._discovery()}/endpointslices")
-        return [one for one in found if one["metadata"]["labels"].get("kubernetes.io/service-name") == service]
+        found = self.api.items(f"{self.discovery()}/endpointslices")
+        return [
+            one for one in found if one["metadata"]["labels"].get("kubernetes.io/service-name") == service
+        ]
 
     def addresses(self, service: str = INTERNAL) -> list[str]:
-        """Where a Service leads, by its slices."""
+        """Where a Service leads, by its slices: the endpoints that are ready."""
         return [
             address
             for slice in self.slices(service)
             for endpoint in slice.get("endpoints") or ()
+            if endpoint["conditions"]["ready"]
             for address in endpoint["addresses"]
         ]
 
     def set_pods(self, ready: dict[str, bool]) -> None:
         """The slice of the gateways' own Service, as the cluster keeps it: which pods are ready, by node."""
-        path, name = f"{self._discovery('default')}/endpointslices", "raven-gateway-pods"
+        path, name = f"{self.discovery('default')}/endpointslices", "raven-gateway-pods"
         ends = []
         for number, (node, is_ready) in enumerate(ready.items(), 1):
             place = {"topology": {"kubernetes.io/hostname": node}} if self._old() else {"nodeName": node}
@@ -181,7 +210,8 @@ class Objects:
     def _old(self) -> bool:
         return self.api.get("/apis/discovery.k8s.io/v1") is None
 
-    def _discovery(self, namespace: str = "kube-system") -> str:
+    def discovery(self, namespace: str = "kube-system") -> str:
+        """Where the slices of a namespace are: v1beta1 until the server has v1."""
         version = "v1beta1" if self._old() else "v1"
         return f"/apis/discovery.k8s.io/{version}/namespaces/{namespace}"
 
@@ -237,6 +267,10 @@ class KubeGateway:
     def log(self) -> str:
         assert self.process is not None
         return self.process.text()
+
+    def cpu_seconds(self) -> float:
+        assert self.process is not None
+        return self.process.cpu_seconds()
 
     def problems(self) -> list[str]:
         """What `ravenctl status` says is wrong."""

@@ -50,12 +50,16 @@ def test_a_site_has_the_nodes_of_its_label_and_their_networks(objects: Objects, 
     told = "endpoints name node e1, which is in no Gateway: it lacks the label raven.openyurt.io/gateway"
     assert objects.condition("shop", "Accepted")["message"] == told
     wait_until(
-        lambda: {reason for reason, _ in objects.events("shop")}
-        >= {"ActiveEndpointElected", "ActiveEndpointLost", "Problems"},
+        lambda: (
+            {reason for reason, _ in objects.events("shop")}
+            >= {"ActiveEndpointElected", "ActiveEndpointLost", "Problems"}
+        ),
         what="Events of all that",
         seconds=SECONDS,
     )
-    assert ("ActiveEndpointLost", "tunnel endpoint on node e1 is not active any more") in objects.events("shop")
+    assert ("ActiveEndpointLost", "tunnel endpoint on node e1 is not active any more") in objects.events(
+        "shop"
+    )
 
 
 def test_calico_tells_the_networks_where_calico_is(objects: Objects, leader: KubeGateway) -> None:
@@ -181,7 +185,9 @@ def test_one_port_for_two_gateways(objects: Objects, leader: KubeGateway) -> Non
     assert objects.api.get(f"{GATEWAYS}/younger")["metadata"]["creationTimestamp"] >= created
     told = "198.51.100.1 port 4500 (tunnel) of node b belongs to Gateway older, which is older"
     wait_until(
-        lambda: told in objects.condition("younger", "Accepted").get("message", ""), what=told, seconds=SECONDS
+        lambda: told in objects.condition("younger", "Accepted").get("message", ""),
+        what=told,
+        seconds=SECONDS,
     )
     _active(objects, "older", ("a", "tunnel"))
     assert objects.active("younger") == []
