@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 JOBS   ?= 2
 
-.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams bench-storm bench-packets bench-kube soak record transcript clean
+.PHONY: help setup system demo test test-hostile e2e-kube lint bench bench-streams bench-storm bench-packets bench-kube soak soak-kube record transcript clean
 
 help:
 	@echo "make demo [ARGS=--once]   the main job in network namespaces, on real programs (root)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-streams        the stream lane's whole table; KONNECTIVITY=DIR, CHISEL=FILE, FRP=DIR join in"
 	@echo "make bench-storm          a thousand agents back after a restart, two thousand idle ones (root, minutes)"
 	@echo "make soak [ARGS=...]      mixed load for ten minutes (--minutes M); fails when something grows"
+	@echo "make soak-kube            10,000 requests of kubectl's kinds; fails when gateway or agents keep something (root)"
 	@echo "make bench-packets        the packet device alone, row by row; WIREGUARD_GO=path adds a newer one (root)"
 	@echo "make bench-kube           kubectl exec and cp through Raven and without it (root)"
 	@echo "make transcript           docs/kubernetes-transcript.md, from kubectl's own words (root)"
@@ -66,6 +67,10 @@ soak: setup system
 
 bench-storm: setup system
 	@$(BIN)/python -m bench --only storm $(ARGS)
+
+soak-kube: setup system
+	@.ci/kubernetes
+	@RAVEN_KUBE_MANY=10000 $(BIN)/python -m pytest -m kube tests/e2e_kube/test_many.py $(ARGS)
 
 bench-packets: setup system
 	@$(BIN)/python -m bench.packets $(ARGS)

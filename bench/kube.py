@@ -1,12 +1,13 @@
 """`make bench-kube`: kubectl through Raven beside kubectl without it, on a real Kubernetes.
 
-python -m bench.kube [--rounds N] [--only exec,cp] [--ways names,...] [--write]
+python -m bench.kube [--rounds N] [--only exec,cp,objects] [--ways names,...] [--write]
 
 All API servers stand at once, and a round asks each in turn. Directly means that the site's router forwards
 the kubelet's port: the same machines and cables, without gateway and agent.
 """
 
 import argparse
+import shlex
 import statistics
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench import kube_objects
 from bench.grid import OURS, Goal, Line, markdown, rendered
 from bench.table import machine, percentile
 from tests.e2e_kube import binaries, ways
@@ -36,7 +38,7 @@ Servers = Mapping[str, ApiServer]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kube", description="kubectl through Raven.")
     parser.add_argument("--rounds", type=int, default=3, help="copies of each contestant; medians are shown")
-    parser.add_argument("--only", default="exec,cp", help="comma list of %(default)s")
+    parser.add_argument("--only", default="exec,cp,objects", help="comma list of %(default)s")
     parser.add_argument("--ways", default=",".join(ways.WAYS), help="comma list of %(default)s")
     parser.add_argument("--write", action="store_true", help="keep the tables in bench/results/kube-*.md")
     options = parser.parse_args()
@@ -44,27 +46,34 @@ def main() -> int:
         print(f"make bench-kube: {reason}", file=sys.stderr)
         return 2
     tables: dict[str, list[Line]] = {}
+    where = machine()
+    only = options.only.split(",")
     try:
-        with Cluster(sites=("a",)) as cluster:
-            up(cluster)
-            servers = {name: ways.WAYS[name](cluster) for name in options.ways.split(",")}
-            servers[DIRECTLY] = ways.direct(cluster)
-            where = machine()
-            for name in options.only.split(","):
-                tables[name] = list(MEASURES[name](cluster, servers, options.rounds))
+        if "objects" in only:
+            tables["objects"] = list(kube_objects.measure())
+        if through := [name for name in only if name in MEASURES]:
+            with Cluster(sites=("a",)) as cluster:
+                up(cluster)
+                servers = {name: ways.WAYS[name](cluster) for name in options.ways.split(",")}
+                servers[DIRECTLY] = ways.direct(cluster)
+                for name in through:
+                    tables[name] = list(MEASURES[name](cluster, servers, options.rounds))
     except (LabError, OSError) as error:
         print(f"make bench-kube: {error}", file=sys.stderr)
         return 1
     console = Console()
     console = console if console.is_terminal else Console(width=140)
     titles = {
+        "objects": "Objects only, in a real API server on the same machine",
         "exec": f"{EXECS} runs of each, interleaved",
         "cp": f"A file of {SIZE >> 30} GiB, medians of {options.rounds} interleaved rounds",
     }
     for name, lines in tables.items():
         console.print(rendered(lines, title=titles[name]))
         if options.write:
-            head = f"# kubectl {name} through Raven, and directly\n\n{where}. {titles[name]}."
+            of = "A cluster's objects" if name == "objects" else f"kubectl {name} through Raven, and directly"
+            command = f"`make bench-kube ARGS='{shlex.join(sys.argv[1:])}'`"
+            head = f"# {of}\n\n{where}. {titles[name]}. {command}"
             (RESULTS / f"kube-{name}.md").write_text(f"{head}\n\n{markdown(lines)}")
     print(where)
     return 0

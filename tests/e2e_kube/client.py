@@ -61,7 +61,22 @@ class Client:
     def open_exec(self, pod: str, *command: str) -> Iterator["Exec"]:
         """A command in `pod` with its standard streams; leaving the block hangs up."""
         query = [("stdin", "1"), ("stdout", "1"), ("stderr", "1"), *(("command", word) for word in command)]
-        url = f"{self._server.url}/api/v1/namespaces/default/pods/{pod}/exec?{urlencode(query)}"
+        with self._open(f"{pod}/exec?{urlencode(query)}") as running:
+            yield running
+
+    @contextmanager
+    def open_forward(self, pod: str, port: int) -> Iterator["Exec"]:
+        """A connection to a port of `pod`: its data is on channel 0; leaving the block hangs up."""
+        with self._open(f"{pod}/portforward?ports={port}") as forwarded:
+            for _ in range(2):  # each channel says its port first
+                message = forwarded.receive()
+                if message is None or message[1] != port.to_bytes(2, "little"):
+                    raise LabError(f"forwarding port {port} of {pod}: {message}")
+            yield forwarded
+
+    @contextmanager
+    def _open(self, what: str) -> Iterator["Exec"]:
+        url = f"{self._server.url}/api/v1/namespaces/default/pods/{what}"
         with self._context.wrap_socket(self._dial(), server_hostname=wires.CLOUD) as peer:
             yield Exec(peer, url.replace("https://", "wss://"))
 

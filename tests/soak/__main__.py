@@ -9,6 +9,7 @@ and a look at memory, descriptors, tasks and streams of every process.
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab import programs, raven
@@ -66,9 +67,9 @@ def soak(world: World, *, minutes: float, seed: int) -> list[str]:
         time.sleep(TURN / 2)
         crowd.leave()
         problems += [f"turn {turn + 1}: {what}, {count} times" for what, count in crowd.failed.items()]
-        _rest(daemons)
+        rest(daemons)
         for daemon in daemons:
-            looks[daemon.name].append(_look(daemon))
+            looks[daemon.name].append(look(daemon))
         turn += 1
         print(f"turn {turn}: {sum(crowd.came.values())} visits; {_shown(looks)}", flush=True)
     for name, seen in looks.items():
@@ -100,9 +101,11 @@ def _answers(gateway: Gateway, name: str) -> bool:
     return gateway.ctl("ping", name, "-c", "1", check=False).code == 0
 
 
-def _rest(daemons: list[Daemon]) -> None:
+def rest(daemons: Sequence[Daemon], *, kept: int = 0) -> None:
+    """Returns when the last stream has ended, but for `kept` that visitors keep for the next time."""
+
     def quiet() -> bool:
-        return not any(_streams(daemon) for daemon in daemons)
+        return all(_streams(daemon) <= kept for daemon in daemons)
 
     wait_until(quiet, what="the last stream to end", seconds=REST_MAX)
     time.sleep(SETTLE)
@@ -112,7 +115,8 @@ def _streams(daemon: Daemon) -> int:
     return len(daemon.ctl_json("top", "-i", "0.1", "-m", "0"))
 
 
-def _look(daemon: Daemon) -> Look:
+def look(daemon: Daemon) -> Look:
+    """What it holds now."""
     assert daemon.process is not None
     status = daemon.ctl_json("status") if daemon.ctl("status", check=False).out else {}
     return Look(
