@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from raven.config import Address
@@ -27,14 +28,15 @@ def carried(gateways: Iterable[Gateway]) -> Carried:
     found: Carried = {}
     for gateway in sorted(gateways, key=lambda one: one.metadata.name):
         active = next((one for one in gateway.status.active_endpoints if one.type == TUNNEL), None)
-        networks = _joined(network for node in gateway.status.nodes for network in node.subnets)
+        networks = _joined(tuple(network for node in gateway.status.nodes for network in node.subnets))
         for node in gateway.status.nodes:
             mine = active is not None and node.node_name == active.node_name
             found.setdefault(node.node_name, networks if mine else ())
     return found
 
 
-def _joined(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
+@lru_cache(maxsize=1 << 13)  # sites: a change of one has all looked at, and joining ten networks takes 0.3 ms
+def _joined(texts: tuple[str, ...]) -> tuple[IPNetwork, ...]:
     """The fewest networks that are the same addresses: neighbours make one, since each costs a route."""
     networks: list[IPNetwork] = []
     for text in texts:
