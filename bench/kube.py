@@ -23,7 +23,7 @@ from bench.table import machine, percentile
 from tests.e2e_kube import binaries, ways
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer
-from tests.e2e_kube.raven import up
+from tests.e2e_kube.raven import Raven, up
 from tests.lab.errors import LabError
 
 RESULTS = Path(__file__).with_name("results")
@@ -53,11 +53,11 @@ def main() -> int:
             tables["objects"] = list(kube_objects.measure())
         if through := [name for name in only if name in MEASURES]:
             with Cluster(sites=("a",)) as cluster:
-                up(cluster)
+                raven = up(cluster)
                 servers = {name: ways.WAYS[name](cluster) for name in options.ways.split(",")}
                 servers[DIRECTLY] = ways.direct(cluster)
                 for name in through:
-                    tables[name] = list(MEASURES[name](cluster, servers, options.rounds))
+                    tables[name] = list(MEASURES[name](raven, servers, options.rounds))
     except (LabError, OSError) as error:
         print(f"make bench-kube: {error}", file=sys.stderr)
         return 1
@@ -79,7 +79,7 @@ def main() -> int:
     return 0
 
 
-def execs(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
+def execs(raven: Raven, servers: Servers, rounds: int) -> Iterator[Line]:
     """`kubectl exec true`, from its start to its end."""
 
     def once(server: ApiServer) -> float:
@@ -95,17 +95,20 @@ def execs(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
             yield Line(what=what, unit="ms", figures=figures, higher_is_better=False, goals=goals)
 
 
-def copies(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
-    """`kubectl cp` of one large file, there and back."""
-    file, back = cluster.world.directory / "big", cluster.world.directory / "back"
+def copies(raven: Raven, servers: Servers, rounds: int) -> Iterator[Line]:
+    """`kubectl cp` of one large file, there and back, and what gateway and agent need for it."""
+    directory = raven.gateway.machine.directory
+    file, back = directory / "big", directory / "back"
+    costs: dict[tuple[str, int], list[float]] = {}  # CPU seconds, by target and port of the API server
     block = bytes(range(256)) * 4096
     with file.open("wb") as out:
         for _ in range(SIZE // len(block)):
             out.write(block)
 
     def rate(server: ApiServer, source: str, target: str) -> float:
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), _spent(raven)
         server.kubectl("cp", source, target, seconds=300)
+        costs.setdefault((target, server.port), []).append(_spent(raven) - spent)
         return SIZE / (1 << 20) / (time.perf_counter() - began)
 
     for what, source, target in (
@@ -119,6 +122,15 @@ def copies(cluster: Cluster, servers: Servers, rounds: int) -> Iterator[Line]:
             figures = {OURS: statistics.median(taken[name]), DIRECTLY: statistics.median(taken[DIRECTLY])}
             goals = [Goal(ratio=0.8, peer=DIRECTLY)]
             yield Line(what=f"kubectl cp {what} by {name}", unit="MiB/s", figures=figures, goals=goals)
+            cost = {OURS: statistics.median(costs[target, servers[name].port])}
+            of = f"CPU of gateway and agent for kubectl cp {what} by {name}"
+            yield Line(what=of, unit="s", figures=cost, higher_is_better=False)
+
+
+def _spent(raven: Raven) -> float:
+    """CPU seconds of gateway and agents so far."""
+    daemons = (raven.gateway, *raven.agents.values())
+    return sum(one.process.cpu_seconds() for one in daemons if one.process is not None)
 
 
 MEASURES = {"exec": execs, "cp": copies}

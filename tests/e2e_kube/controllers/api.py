@@ -48,6 +48,7 @@ class Api:
         if self._connection is None:
             self._connect()
         assert self._connection is not None
+        self._connection.sock.settimeout(None)  # a watch may be silent
         self._connection.request("GET", path)
         return self._connection.getresponse()
 
