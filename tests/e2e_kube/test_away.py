@@ -76,7 +76,7 @@ def test_everything_goes_on_without_it(
     gateway, agent = carried
     site, way = cluster.world.sites["a"], ways.names(cluster)
     pod = f"ticker-{site.name}"
-    ping = ("ping", "-i", "0.2", "-W", "5", site.pod_address)
+    ping = ("ping", "-q", "-i", "0.2", "-W", "5", site.pod_address)
     with Running(way, "exec", "-i", pod, "--", "sh", "-c", "echo up; cat") as shell:
         shell.until("up\n")
         pings = subprocess.Popen(
