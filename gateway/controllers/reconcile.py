@@ -110,7 +110,7 @@ class Reconciler:
             )
         held = {one.type: one for one in gateway.status.conditions}
         for one in status.conditions:
-            if one.status != "True" and (one.type not in held or held[one.type].message != one.message):
+            if one.status == "False" and (one.type not in held or held[one.type].message != one.message):
                 self._recorder.record(kind, gateway, "Warning", one.reason, one.message)
 
     async def _exposing(self, name: str) -> None:

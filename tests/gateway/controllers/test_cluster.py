@@ -180,6 +180,7 @@ async def test_the_internal_service_and_the_hosts_file(autojump_clock: trio.test
         ip = service["spec"]["clusterIP"]
         wanted = [f"{ip}\te1", f"{ip}\te2", "192.0.2.1\tc1", "192.0.2.2\tc2", "192.0.2.7\tother"]
         assert text.split("\n") == sorted(wanted)
+        assert all(message for _, message in scene.events())  # what is not known is not told as an Event
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
