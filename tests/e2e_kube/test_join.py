@@ -14,6 +14,7 @@ from tests.authority import Authority
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.joining import AGENTS, INFO, SECONDS, TOKEN, TOKEN_ID, TOKEN_SECRET, Joining
 from tests.lab import wires
+from tests.lab.errors import LabError
 from tests.lab.process import Process
 from tests.lab.waiting import wait_until
 
@@ -67,8 +68,10 @@ def test_a_kubelets_identity_joins_and_its_tunnel_comes_up(joining: Joining) -> 
         wait_until(
             lambda: joining.nodes().get("site-a", {}).get("stream_lane") == "up",
             what="the tunnel of site-a",
-            seconds=30,
+            seconds=SECONDS,
         )
+    except LabError as error:
+        raise LabError(f"{error}; {joining.nodes()}\n{agent.tail()}\n{joining.gateway.tail()}") from None
     finally:
         agent.stop()
     again = joining.join("a", "kubelet", "--kubeconfig", str(kubelet))
