@@ -50,9 +50,15 @@ def main() -> int:
     console.print(rendered(lines, title=title))
     print(where)
     if options.write:
-        text = f"# The stream lane and its peers\n\n{where}. {title}.\n\n{markdown(lines)}"
-        RESULTS.write_text(text)
+        table = f"# The stream lane and its peers\n\n{where}. {title}.\n\n{markdown(lines)}"
+        RESULTS.write_text(table + _notes(RESULTS.read_text()))
     return 0
+
+
+def _notes(kept: str) -> str:
+    """What people wrote below the table."""
+    _, heading, notes = kept.partition("\n## ")
+    return heading + notes
 
 
 def measure(world: World, ways: Sequence[Way], rounds: int) -> Iterator[Line]:
