@@ -184,8 +184,11 @@ class Engine:
         now = time.monotonic()
         try:
             size = self._tun.read_into(self._buffers[0])
-            if now < self._tun_lull.until or not self._send_lone(size, now):
+            lull = self._tun_lull
+            if now < lull.until or not self._send_lone(size, now):
                 self._send_burst(size, now)
+            else:
+                lull.brought(1, now)
         except LinkGone:
             self._ended("")
             return
@@ -206,8 +209,9 @@ class Engine:
         transmit = self._device.send_lone(buffer, h.VIRTIO_LEN, size, now)
         if transmit is None:
             return False
-        self._sender.send_one(transmit)
-        self._tun_lull.brought(1, now)
+        udp = self._sender.udp
+        if udp is None or not udp.send_lone(transmit):
+            self._sender.send_one(transmit)
         return True
 
     def _send_burst(self, size: int, now: float) -> None:

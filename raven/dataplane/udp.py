@@ -58,6 +58,7 @@ _PKTINFO = struct.Struct("=i4s4s")  # interface, address to answer from, address
 _PKTINFO6 = struct.Struct("=16si")
 
 _Control = list[tuple[int, int, bytes]]
+_Way = tuple[Callable[..., int], _Control, tuple[object, ...]]  # sendmsg, control messages, address
 
 
 class UdpError(RavenError):
@@ -221,7 +222,7 @@ class UdpSocket:
         endpoint, segment_size, data, tos, hops, whole = transmit
         if whole:
             return self._send_whole(transmit)
-        address = (endpoint.host, endpoint.port, 0, endpoint.scope) if self._six else endpoint[:2]
+        address = self._address(endpoint)
         single = len(data) <= segment_size
         if not single and not self._offloads.works_toward(endpoint.host):
             return self._send_one_by_one(transmit, address)
@@ -242,6 +243,13 @@ class UdpSocket:
                 self._offloads.failed_toward(endpoint.host, error)
             return self._send_one_by_one(transmit, address)
         return ""
+
+    def way(self, endpoint: Endpoint, tos: int) -> "_Way":
+        """With what to send single datagrams to `endpoint`."""
+        return self._socket.sendmsg, self._control(0, endpoint.source, tos, 0), self._address(endpoint)
+
+    def _address(self, endpoint: Endpoint) -> tuple[object, ...]:
+        return (endpoint.host, endpoint.port, 0, endpoint.scope) if self._six else endpoint[:2]
 
     def _send_whole(self, transmit: Transmit) -> str:
         """Sends a datagram that no router may cut. One that even the first link does not take is no fault."""
@@ -307,11 +315,30 @@ class Udp:
         self.sockets = _open_sockets(port, fwmark, offloads)
         self.port = self.sockets[0].port
         self._by_family = {one.family: one for one in self.sockets}
+        self._ways: dict[tuple[Endpoint, int], _Way] = {}
+
+    def send_lone(self, transmit: Transmit) -> bool:
+        """Sends one datagram by what is remembered of its endpoint; False when that is for `send` to do."""
+        endpoint, _, data, tos, hops, whole = transmit
+        way = self._ways.get((endpoint, tos))
+        if way is None:
+            if not hops and not whole and (one := self._by_family.get(_family_of(endpoint))):
+                if len(self._ways) >= _REMEMBERED_MAX:
+                    self._ways.clear()
+                self._ways[endpoint, tos] = one.way(endpoint, tos)
+            return False
+        if hops or whole:
+            return False
+        sendmsg, control, address = way
+        try:
+            sendmsg((data,), control, 0, address)
+        except OSError:
+            return False  # `send` meets it again, and knows what it means
+        return True
 
     def send(self, transmit: Transmit) -> str:
         """As `UdpSocket.send`, on the socket of the endpoint's family."""
-        family = socket.AF_INET6 if ":" in transmit.endpoint.host else socket.AF_INET
-        one = self._by_family.get(family)
+        one = self._by_family.get(_family_of(transmit.endpoint))
         return one.send(transmit) if one else "udp-no-family"
 
     def routes_changed(
@@ -331,6 +358,10 @@ class Udp:
     def close(self) -> None:
         for one in self.sockets:
             one.close()
+
+
+def _family_of(endpoint: Endpoint) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
 
 
 def _open_sockets(port: int, fwmark: int, offloads: Offloads | None) -> list[UdpSocket]:

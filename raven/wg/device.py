@@ -25,8 +25,15 @@ from raven.wg.outbox import Drop, Transmit
 from raven.wg.packet import (
     DESTINATION_V4,
     DESTINATION_V6,
+    ECN_CE,
+    ECN_ECT0,
+    ECN_MASK,
+    FRAGMENT_V4,
     IPV4_HEADER_LEN,
     IPV6_HEADER_LEN,
+    PROTOCOL_FRAGMENT,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
     is_tcp,
     may_be_nested,
     nested_hops,
@@ -125,24 +132,27 @@ class Device:
         place, and up to 15 bytes behind the packet are overwritten. Call it with nothing left to drain; what
         it returns is valid until the next packet, and other things may be ready to be drained then.
         """
+        # What a process touches is what a lone packet costs, so little is called from here.
         packet = buffer[start:end]
         size = end - start
         version = packet[0] >> 4 if size else 0
         address: int | tuple[int, int]
         if version == 4 and size >= IPV4_HEADER_LEN:
             word, middle, address = DESTINATION_V4.unpack_from(packet)
+            protocol, ecn, fragment = middle & 0xFF, word & ECN_MASK, middle >> 16 & FRAGMENT_V4
         elif version == 6 and size >= IPV6_HEADER_LEN:
             word, middle, high, low = DESTINATION_V6.unpack_from(packet)
             address = high, low
+            protocol, ecn = middle >> 8, word >> 4 & ECN_MASK
+            fragment = protocol == PROTOCOL_FRAGMENT
         else:
             return None
         peer = self._peers.owner_of(address)
-        if peer is None or (may_be_nested(version, middle) and nested_hops(packet)):
+        if peer is None or fragment or (protocol == PROTOCOL_UDP and nested_hops(packet)):
             return None
-        if size <= SYN_MAX and is_tcp(version, middle):
+        if protocol == PROTOCOL_TCP and size <= SYN_MAX:
             clamp_mss(packet, peer.mtu)
-        self._outbox.begin()
-        return peer.send_lone(buffer, start, size, outer_tos_of_word(word), now)
+        return peer.send_lone(buffer, start, size, ECN_ECT0 if ecn == ECN_CE else ecn, now)
 
     @property
     def superframes(self) -> bool:

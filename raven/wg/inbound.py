@@ -103,7 +103,6 @@ class Inbound:
         if kind != TYPE_TRANSPORT or found is None:
             return None
         peer, keypair = found
-        self._outbox.begin()
         packet = peer.receive_lone(keypair, datagram, counter, endpoint, now)
         if packet is None:
             return None

@@ -138,31 +138,42 @@ class Keypair:
             start = end
         return whole[:start]
 
-    def seal_lone(self, buffer: memoryview, start: int, size: int, mtu: int, room: memoryview) -> memoryview:
+    def seal_lone(
+        self, buffer: memoryview, start: int, size: int, mtu: int, room: memoryview, now: float
+    ) -> memoryview | None:
         """`seal_run` for the packet of `size` bytes from `start` in `buffer`; padding is written behind it.
 
-        The message is made in `room`.
+        The message is made in `room`. None: `can_seal` says no.
         """
+        counter = self.sent
+        if not self.may_seal or now - self.born >= REJECT_AFTER_TIME or counter >= REJECT_AFTER_MESSAGES:
+            return None
+        self.sent = counter + 1
         padded = padded_size(size, mtu)
         if padded != size:
             buffer[start + size : start + padded] = _ZEROS[: padded - size]
-        counter = self.sent
-        self.sent = counter + 1
         end = padded + TRANSPORT_OVERHEAD
         TRANSPORT_HEADER.pack_into(room, 0, TYPE_TRANSPORT, self.remote_index, counter)
         self._encrypt_into(_NONCE.pack(counter), buffer[start : start + padded], None, room[_HEADER_LEN:end])
         return room[:end]
 
-    def open_lone(self, datagram: memoryview, counter: int, room: memoryview) -> memoryview | None:
+    def open_lone(
+        self, datagram: memoryview, counter: int, room: memoryview, now: float
+    ) -> memoryview | None:
         """`open_run` for one datagram, into `room`; None, and nothing changed, when it is refused."""
-        if not self.window.is_new(counter):
+        window = self.window
+        if (
+            now - self.born >= REJECT_AFTER_TIME
+            or counter >= REJECT_AFTER_MESSAGES
+            or not window.is_new(counter)
+        ):
             return None
         packet = room[: len(datagram) - TRANSPORT_OVERHEAD]
         try:
             self._decrypt_into(_NONCE.pack(counter), datagram[_HEADER_LEN:], None, packet)
         except InvalidTag:
             return None
-        self.window.mark(counter)
+        window.mark(counter)
         return packet
 
     def open_run(

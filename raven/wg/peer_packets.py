@@ -122,18 +122,21 @@ class PeerPackets(abc.ABC):
 
     def send_lone(self, buffer: memoryview, start: int, size: int, tos: int, now: float) -> Transmit | None:
         """Seals the packet of `size` bytes from `start` in `buffer`; None when it takes more than that."""
-        endpoint, keypair = self.endpoint, self._keypairs.current
-        if (
-            endpoint is None
-            or keypair is None
-            or size > min(self.path.limit, LONE_MAX)
-            or not keypair.can_seal(1, now)
-        ):
+        endpoint, keypair, path = self.endpoint, self._keypairs.current, self.path
+        if endpoint is None or keypair is None or size > path.limit or size > LONE_MAX:
             return None
-        data = keypair.seal_lone(buffer, start, size, self.mtu, self._shared.outbox.lone_outbound)
-        self.tx_bytes += len(data)
-        self._sealed(keypair, size, now)
-        return Transmit(endpoint, len(data), data, tos)
+        outbox, mtu = self._shared.outbox, min(self._shared.mtu, path.advice)
+        data = keypair.seal_lone(buffer, start, size, mtu, outbox.lone_outbound, now)
+        if data is None:
+            return None
+        length = len(data)
+        self.tx_bytes += length
+        if size > FLOOR or keypair.needs_renewal(now):
+            outbox.begin()
+            self._sealed(keypair, size, now)
+        else:
+            self._timers.messages_sent(now, data=True)
+        return Transmit(endpoint, length, data, tos)
 
     def receive(
         self, keypair: Keypair, datagrams: Sequence[memoryview], counter: int, endpoint: Endpoint, now: float
@@ -164,11 +167,12 @@ class PeerPackets(abc.ABC):
         self, keypair: Keypair, datagram: memoryview, counter: int, endpoint: Endpoint, now: float
     ) -> memoryview | None:
         """The packet, still padded, of one transport message; None when it is not to be accepted."""
-        if not keypair.can_open(counter, 1, now):
-            return None
-        packet = keypair.open_lone(datagram, counter, self._shared.outbox.lone_inbound)
+        outbox = self._shared.outbox
+        packet = keypair.open_lone(datagram, counter, outbox.lone_inbound, now)
         if packet is not None:
-            self._authenticated_from(endpoint)
+            outbox.begin()
+            if endpoint != self.endpoint:
+                self._authenticated_from(endpoint)
             self._opened(keypair, len(datagram), now, data=True)
         return packet
 
@@ -183,7 +187,8 @@ class PeerPackets(abc.ABC):
             self._handshake_completed(now)
             self._send_staged(now)
             self._examine_new_path(now)
-        self._refresh_if_late(now)
+        if not self._refreshed_late:
+            self._refresh_if_late(now)
 
     # Superframes --------------------------------------------------------------------------------------
 
@@ -248,7 +253,7 @@ class PeerPackets(abc.ABC):
     def _refresh_if_late(self, now: float) -> None:
         """Section 6.2: an initiator that only receives renews too, shortly before its keys are refused."""
         keypair = self._keypairs.current
-        if keypair is None or self._refreshed_late or not keypair.initiator:
+        if keypair is None or not keypair.initiator:
             return
         if now - keypair.born >= REFRESH_ON_RECEIVE_TIME:
             self._refreshed_late = True

@@ -210,3 +210,32 @@ def test_a_host_without_ipv6(machine: Machine) -> None:
     assert b"".join(datagrams(b, 21)) == RUN
     a.close()
     b.close()
+
+
+def test_a_lone_datagram_goes_by_what_is_remembered(host: str) -> None:
+    a, b = Udp(0, 0), Udp(0, 0)
+    lone = Transmit(Endpoint(host, b.port, 0, host), 4, b"lone", 2)
+    assert not a.send_lone(lone)  # nothing is remembered yet: it is `send`'s to send, and was not sent
+    for _ in range(2):
+        assert a.send_lone(lone)
+    found: list[tuple[list[bytes], Endpoint, int]] = []
+    while sum(len(burst[0]) for burst in found) < 2:
+        found += received(b)
+    assert [burst[0] for burst in found] == [[b"lone"], [b"lone"]]
+    assert {burst[1:] for burst in found} == {(Endpoint(host, a.port, 0, host), 2)}
+    assert not a.send_lone(lone._replace(hops=3))
+    assert not a.send_lone(lone._replace(whole=True))
+    a.close()
+    b.close()
+
+
+def test_a_lone_datagram_that_cannot_leave_is_left_to_send(host: str) -> None:
+    a, b = Udp(0, 0), Udp(0, 0)
+    gone = "192.0.2.77" if host == "127.0.0.1" else "2001:db8::77"
+    lone = Transmit(Endpoint(host, b.port, 0, gone), 4, b"lone")
+    for _ in range(2):
+        assert not a.send_lone(lone)
+    assert a.send(lone) == ""  # from another address
+    assert datagrams(b, 1) == [b"lone"]
+    a.close()
+    b.close()
