@@ -7,6 +7,7 @@ goes wrong here leaves `run`.
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
@@ -68,6 +69,7 @@ class Follow:
         self._ca_problem = ""
         self._spoiled: dict[str, str] = {}  # object: what is wrong with it
         self._nodes: dict[str, tuple[ConfigMap | None, ConfigMap | None]] = {}  # object: before, now
+        self._doubtful: set[str] = set()  # nodes to be asked about: gone by the watch, written by us since
         self._secrets = False  # whether one has changed
         self._news = trio.Event()
         self.nodes: Cache[ConfigMap] = Cache(
@@ -118,6 +120,8 @@ class Follow:
                 f"the cluster's registry was not heard for {age:.0f} s; joins, renewals and commands wait:"
                 f" {problem}"
             )
+        for node, why in list(self.queue.problems.items())[:1]:
+            told.append(f"what node {node} says of itself is not in the cluster's registry yet: {why}")
         return told
 
     async def run(self, registry: KubernetesRegistry) -> None:
@@ -131,19 +135,21 @@ class Follow:
             nursery.start_soon(self.secrets.run)
             await self.nodes.synced.wait()
             await self.secrets.synced.wait()
-            await self._reread(registry, await self._copied(partial(self._copy_all, registry)))
+            self._doubtful.update(await self._copied(partial(self._copy_all, registry)))
             registry.on_note = lambda node: token.run_sync_soon(self.queue.add, node)
             for node in registry.noted():
                 self.queue.add(node)
             nursery.start_soon(self.queue.run)
             while True:
-                await self._news.wait()
+                await self._reread(registry)
+                with trio.move_on_after(AGAIN if self._doubtful else math.inf):
+                    await self._news.wait()
                 await trio.sleep(SETTLE)
                 self._news = trio.Event()
                 changed, self._nodes = self._nodes, {}
                 secrets, self._secrets = self._secrets, False
                 copied = partial(self._copy, registry, changed, secrets=secrets)
-                await self._reread(registry, await self._copied(copied))
+                self._doubtful.update(await self._copied(copied))
 
     # What the API server tells
 
@@ -233,19 +239,20 @@ class Follow:
             except StateError as error:
                 self._ca_problem = f"the cluster's CA was not taken: {error}"
 
-    async def _reread(self, registry: KubernetesRegistry, names: list[str]) -> None:
-        """Asks about nodes that are gone by the watch, and were written by this gateway since."""
-        for name in names:
+    async def _reread(self, registry: KubernetesRegistry) -> None:
+        """Asks about the doubtful nodes; who gets no answer stays one."""
+        for name in sorted(self._doubtful):
             try:
                 obj = await self.store.client.get(
                     CONFIG_MAPS, node_object_name(name), namespace=self.store.namespace
                 )
             except KubeError as error:
-                if error.reason == "not-found":
-                    forget = partial(registry.forget, {name: sys.maxsize}, now=time.time())
-                    await self._copied(forget)
-                continue  # else the watch lists again when the API server answers
-            await self._copied(partial(registry.take, [obj], now=time.time()))
+                if error.reason != "not-found":
+                    return
+                await self._copied(partial(registry.forget, {name: sys.maxsize}, now=time.time()))
+            else:
+                await self._copied(partial(registry.take, [obj], now=time.time()))
+            self._doubtful.discard(name)
 
     # What the API server is told
 

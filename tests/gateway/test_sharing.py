@@ -15,12 +15,15 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from raven.kube.gateways import GATEWAYS
-from raven.kube.resources import CONFIG_MAPS, NODES
+from raven.kube.resources import CERTIFICATE_REQUESTS, CONFIG_MAPS, NODES
+from raven.pki.csr import make_csr
 from raven.status import AgentSnapshot
 from tests.daemons import AGENT, GATEWAY, Daemon, Loopback, Ran, command, echo, free_address, loopback, until
 from tests.gateway.controllers.scene import gateway, node, proxy, switches
+from tests.gateway.controllers.test_certificates import request
 from tests.kube.fake import FakeApi, status
 from tests.kube.fake_server import kubeconfig, served
+from tests.pki.material import make_key
 
 
 @dataclass
@@ -236,3 +239,17 @@ async def test_a_gateway_with_another_ca_does_not_give_it_up(cloud: Cloud) -> No
         ran = await command(GATEWAY, "run", *cloud.second.options(), *cloud.options())
     assert ran.code == 1
     assert "its CA is another than that of the Secret kube-system/raven-ca" in ran.err
+
+
+async def test_a_certificate_that_the_leader_signs_counts_at_all_gateways(cloud: Cloud) -> None:
+    async with cloud.both() as (one, other):
+        asked = request(make_csr(make_key(), "shop-9"), "system:node:shop-9", "system:nodes")
+        name = cloud.api.add(CERTIFICATE_REQUESTS, asked)["metadata"]["name"]
+
+        async def certificate() -> str:
+            status = cloud.api.objects["certificatesigningrequests", name].get("status", {})
+            return str(status.get("certificate", ""))
+
+        await until(certificate, bool, "the leader to sign", seconds=40)
+        for daemon in (one, other):
+            await until(partial(_names, daemon), lambda now: now == {"shop-9"}, "the node", seconds=5)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
 import trio
 
@@ -223,11 +224,32 @@ async def test_a_removal_that_is_older_than_the_join_after_it_removes_nobody(
         await one.enrol("shop-1", "01")
         assert one.registry.forget({"shop-1": 1}, now=NOW) == ["shop-1"]
         assert one.registry.node("shop-1") is not None
-        await one.follow._reread(one.registry, ["shop-1"])
-        assert one.registry.node("shop-1") is not None
+
+
+async def test_who_is_gone_by_the_watch_and_was_written_since_is_asked_about(
+    api: FakeApi, tmp_path: Path
+) -> None:
+    async with following(api, tmp_path / "1") as one:
+        await trio.to_thread.run_sync(one.registry.add_token, TOKEN)
+        await one.enrol("shop-1", "01")
+        await until(lambda: bool(one.follow.nodes.objects), "the watch")
+        api.cut()
+        api.compact()  # the next list is all that tells of what comes now
+        assert await trio.to_thread.run_sync(one.registry.allow_pods, "shop-1", ["10.9.0.0/16"])
         api.remove("configmaps", "raven-system/raven-node-shop-1")
-        await one.follow._reread(one.registry, ["shop-1"])
-        assert one.registry.node("shop-1") is None
+        away = status(503, "ServiceUnavailable", "away")
+        asked: list[str] = []
+
+        def fail_first(request: httpx.Request) -> httpx.Response | None:
+            if request.url.path.endswith("/raven-node-shop-1"):
+                asked.append(request.method)
+                return away if len(asked) <= 4 else None  # as often as a read is tried
+            return None
+
+        api.fault = fail_first
+        api.compact()
+        await until(lambda: one.registry.node("shop-1") is None, "the node to go")
+        assert len(asked) > 4
 
 
 async def test_a_spoiled_object_leaves_its_node_as_it_was_and_is_told(api: FakeApi, tmp_path: Path) -> None:
