@@ -84,8 +84,13 @@ def test_every_key_is_one(page: Path, tmp_path: Path) -> None:
         load(GatewayOptions, config=str(tmp_path / "gateway.toml"), given={})
 
 
-def _objects(page: Path) -> list[dict[str, Any]]:
+def _yaml(page: Path) -> list[dict[str, Any]]:
     return [one for text in _snippets(page, "yaml") for one in yaml.safe_load_all(text)]
+
+
+def _objects(page: Path) -> list[dict[str, Any]]:
+    """Those that stand there whole; an addition to another one has no kind."""
+    return [one for one in _yaml(page) if "kind" in one]
 
 
 def test_the_overlay_replaces_what_the_base_has() -> None:
@@ -95,8 +100,10 @@ def test_the_overlay_replaces_what_the_base_has() -> None:
     assert (generator["name"], generator["namespace"]) == (ours["name"], ours["namespace"])
     assert overlay["images"][0]["name"] == base["images"][0]["name"]
     daemonset = yaml.safe_load((ROOT / "deploy/kubernetes/base/daemonset.yaml").read_text())
-    assert overlay["patches"][0]["target"]["name"] == daemonset["metadata"]["name"]
-    (add,) = yaml.safe_load(overlay["patches"][0]["patch"])
+    (addition,) = (one for one in _yaml(PAGES[0]) if "patches" in one)
+    (patch,) = addition["patches"]
+    assert patch["target"]["name"] == daemonset["metadata"]["name"]
+    (add,) = yaml.safe_load(patch["patch"])
     assert "nodeSelector" not in daemonset["spec"]["template"]["spec"], add
 
 
