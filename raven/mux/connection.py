@@ -247,7 +247,7 @@ class Connection(Streams):
         return self._replay.sent + self._receipts.received < self._lively_until
 
     def has_at_most(self, limit: int) -> bool:
-        """Whether all that could be sent now is at most about `limit` bytes."""
+        """Whether somebody waits for what could be sent now, and all of it is about `limit` bytes at most."""
         return not self._replay.has_more and self._outbox.has_at_most(limit)
 
     def data_to_send(self, limit: int) -> bytes:

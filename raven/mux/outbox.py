@@ -60,7 +60,12 @@ class Outbox:
         return self._control_size
 
     def has_at_most(self, limit: int) -> bool:
-        """Whether all that waits is at most `limit` bytes, receipts and headers aside."""
+        """Whether somebody waits for what is here, and all of it is at most `limit` bytes.
+
+        Receipts and CREDITs do not count: nobody is in a hurry for them, and together they cost one record.
+        """
+        if not (self._waiting or self._control):
+            return False
         size = self._control_size + self._datagrams_size
         for stream in self._waiting.values():
             size += stream.send.waiting
@@ -195,10 +200,9 @@ class Outbox:
                 stream.blocked = False
                 self.writable.append(stream_id)
         dry = not send.waiting
-        if dry and 0 < size <= ANSWER_MAX:
-            self.answered = True
-        self._scheduler.sent(size, dry=dry)
+        run = self._scheduler.sent(size, dry=dry)
         if dry:
+            self.answered = self.answered or 0 < run <= ANSWER_MAX
             del self._waiting[stream_id]
             if stream.fin_queued:
                 self._end_of_stream(stream, parts, ended)

@@ -45,16 +45,19 @@ class Scheduler:
         ring = self._rings[Priority.INTERACTIVE] or self._rings[Priority.BULK]
         return ring[0], len(self._run) == 1
 
-    def sent(self, size: int, *, dry: bool) -> None:
-        """The stream `next` named has sent `size` bytes; `dry` when it has nothing left."""
+    def sent(self, size: int, *, dry: bool) -> int:
+        """The stream `next` named has sent `size` bytes; `dry` when it has nothing left.
+
+        Returns what it has sent since it last had nothing.
+        """
         interactive, bulk = self._rings
         ring = interactive or bulk
         stream = ring.pop(0)
         if dry:
-            del self._run[stream]
-            return
+            return self._run.pop(stream) + size
         self._run[stream] += size
         if ring is interactive and self._run[stream] < BURST:
             interactive.append(stream)
         else:
             bulk.append(stream)
+        return self._run[stream]

@@ -16,6 +16,7 @@ from raven.net import tcp
 from raven.net.tls_stream import LINGER_NONE, TLSStream
 from raven.net.tunnel_stream import TunnelStream
 
+SMALL: Final = 16 * 1024  # bytes; who sends less than this at once most often has no more
 BUFFER: Final = 256 * 1024  # bytes read at once; beyond it the cost per byte no longer falls
 
 
@@ -122,14 +123,12 @@ class _Direction:
             return data
         if not isinstance(source, trio.SocketStream):
             return await source.receive_some(BUFFER)
-        if self._dry:
-            await trio.lowlevel.wait_readable(source.socket)
-        else:
+        if not self._dry:
             await trio.lowlevel.checkpoint()
-        data = tcp.receive_nowait(source, BUFFER)
-        if data is None:
-            data = await source.receive_some(BUFFER)
-        self._dry = len(data) < BUFFER  # what comes next is most often not there yet
+        while self._dry or (data := tcp.receive_nowait(source, BUFFER)) is None:
+            await trio.lowlevel.wait_readable(source.socket)
+            self._dry = False
+        self._dry = len(data) < SMALL  # what comes next is most often not there yet
         return data
 
     def _hand_on(self, data: bytes | bytearray) -> int:
