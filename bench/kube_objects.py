@@ -71,6 +71,7 @@ def _taken_in(cluster: Objects, audit: Path) -> Iterator[Line]:
     used = cluster.server.process.cpu_seconds() - served
     yield _line(f"{what}: CPU of the API server until then", "s", used)
     yield _line(f"{what}: peak memory of the gateway until then", "MiB", _peak(gateway) / _MIB, 300)
+    _told(audit)
     asked, cpu, began = _asked(audit), gateway.cpu_seconds(), time.perf_counter()
     beats = _beat(cluster, STEADY)
     took = time.perf_counter() - began
@@ -201,10 +202,18 @@ def _beat(cluster: Objects, seconds: float) -> int:
     return count
 
 
-def _asked(audit: Path) -> int:
-    """Requests of the gateway so far."""
+def _asked(audit: Path, about: str = "") -> int:
+    """Requests of the gateway so far; those with `about` in their line."""
     lines: Sequence[str] = audit.read_text(errors="replace").splitlines()
-    return sum('"userAgent":"raven/' in line for line in lines)
+    return sum('"userAgent":"raven/' in line and about in line for line in lines)
+
+
+def _told(audit: Path) -> None:
+    """Returns when the last Event about what was done has been told: they go out one after the other."""
+    told, until = -1, time.monotonic() + _PATIENCE
+    while (now := _asked(audit, '"resource":"events"')) != told and time.monotonic() < until:
+        told = now
+        time.sleep(5)
 
 
 def _peak(gateway: KubeGateway) -> int:

@@ -25,7 +25,7 @@ from tests.soak.__main__ import look, rest
 from tests.soak.growth import Look, grown
 
 MANY = int(os.environ.get("RAVEN_KUBE_MANY", "500"))  # requests in all, shared by the ways
-TURNS = 9  # looks at what the daemons hold; the first third is warm-up
+TURNS = 6  # looks at what the daemons hold; the first third is warm-up
 KUBECTL = 25  # of so many requests one is a kubectl
 AT_ONCE = 8
 KEPT = 4  # streams that an API server keeps open to the kubelets of two nodes, to use them again

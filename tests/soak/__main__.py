@@ -118,7 +118,7 @@ def _streams(daemon: Daemon) -> int:
 def look(daemon: Daemon) -> Look:
     """What it holds now."""
     assert daemon.process is not None
-    status = daemon.ctl_json("status") if daemon.ctl("status", check=False).out else {}
+    status = daemon.ctl_json("status", check=False)
     return Look(
         resident=daemon.process.resident_bytes(),
         descriptors=len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())),
