@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from raven import __version__
 from raven.dataplane import privileges
 from raven.errors import RavenError
 
@@ -37,6 +38,7 @@ def main() -> None:
     """The console script. Exit status 1, and one line on standard error, when the device cannot be made."""
     parser = argparse.ArgumentParser(prog="raven-wg", description="A userspace WireGuard device.")
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    parser.add_argument("--version", action="version", version=f"raven-wg {__version__}")
     parser.add_argument("interface", metavar="IFACE", help="name of the interface to create")
     options = parser.parse_args()
     level = os.environ.get("LOG_LEVEL", "error")

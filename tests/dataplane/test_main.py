@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raven import __version__
 from raven.dataplane.uapi import DIRECTORY
 from tests.lab.machine import Machine, Result
 from tests.lab.waiting import wait_until
@@ -50,6 +51,12 @@ def test_a_bad_name_is_one_clear_line(name: str, words: str, flags: list[str]) -
     path = Path(sys.executable).with_name("raven-wg")
     done = subprocess.run([path, *flags, name], capture_output=True, text=True, timeout=20, check=False)
     assert words in one_line(Result(done.returncode, done.stdout, done.stderr))
+
+
+def test_its_version() -> None:
+    path = Path(sys.executable).with_name("raven-wg")
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == f"raven-wg {__version__}\n"
 
 
 @pytest.mark.netns

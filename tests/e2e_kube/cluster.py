@@ -12,6 +12,7 @@ from tests.e2e_kube import binaries, pods
 from tests.e2e_kube.control_plane import ApiServer, ControlPlane
 from tests.e2e_kube.kubelet import Node
 from tests.lab import wires
+from tests.lab.machine import Machine
 from tests.lab.waiting import wait_until
 from tests.lab.world import World
 
@@ -51,7 +52,7 @@ class Cluster:
         self.control_plane = ControlPlane(self.world.cloud, self.binaries, self.authority)
         self.server = self.control_plane.start()
         for letter, site in self.world.sites.items():
-            self.nodes[letter] = Node(site, self.binaries, self.authority, self.server)
+            self.nodes[letter] = self._node(site.machine, wires.SITE, site.number)
             self.nodes[letter].start()
         for node in self.nodes.values():
             node.wait()
@@ -62,6 +63,23 @@ class Cluster:
             seconds=_ACCOUNT_WAIT,
         )
         pods.deploy(self.server, *(ticker(node.name) for node in self.nodes.values()))
+
+    def add_cloud_node(self) -> Node:
+        """One more node, the cloud's own machine, Ready; the cluster's server can dial its kubelet."""
+        node = self._node(self.world.cloud, wires.CLOUD, 0)
+        node.start()
+        node.wait()
+        return node
+
+    def _node(self, machine: Machine, address: str, number: int) -> Node:
+        return Node(
+            machine,
+            address,
+            number,
+            binaries=self.binaries,
+            authority=self.authority,
+            server=self.server,
+        )
 
     @property
     def pki(self) -> Path:

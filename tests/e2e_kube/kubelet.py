@@ -1,4 +1,4 @@
-"""A Kubernetes node at a site: containerd and kubelet as ordinary processes of the site's machine.
+"""A Kubernetes node: containerd and kubelet as ordinary processes of a machine, at a site or in the cloud.
 
 Directories that they have fixed names for are the node's own, and so are three kernel settings that a kubelet
 writes: the host keeps its values.
@@ -14,9 +14,9 @@ from tests.e2e_kube.binaries import Binaries
 from tests.e2e_kube.control_plane import ApiServer
 from tests.e2e_kube.mounts import seeing
 from tests.lab import cgroups, wires
+from tests.lab.machine import Machine
 from tests.lab.process import Process
 from tests.lab.waiting import wait_until
-from tests.lab.world import Site
 
 PORT = 10250
 _OWN = ("/run", "/var/log", "/var/lib")  # containerd's, CNI's and the kubelet's fixed places are in these
@@ -25,16 +25,27 @@ _START = 120.0  # seconds on a busy machine; alone it takes 5 to 10
 
 
 class Node:
-    """One node; its name in Kubernetes is the site's."""
+    """One node; its name in Kubernetes is the machine's, and its pods' network is by its number."""
 
     containerd: Process
     kubelet: Process
 
-    def __init__(self, site: Site, binaries: Binaries, authority: Authority, server: ApiServer) -> None:
-        self.site = site
-        self.name = site.name
-        self.directory = site.machine.directory / site.name / "node"
-        self._group = site.machine.namespace  # also tells `leftovers` whose it is
+    def __init__(
+        self,
+        machine: Machine,
+        address: str,
+        number: int,
+        *,
+        binaries: Binaries,
+        authority: Authority,
+        server: ApiServer,
+    ) -> None:
+        self.machine = machine
+        self.name = machine.name
+        self.address = address
+        self.number = number
+        self.directory = machine.directory / machine.name / "node"
+        self._group = machine.namespace  # also tells `leftovers` whose it is
         self._binaries = binaries
         self._authority = authority
         self._server = server
@@ -49,10 +60,10 @@ class Node:
             own[str(path)] = self.directory / "own/proc" / path.name
             own[str(path)].write_text(path.read_text())
         cgroups.make(self._group)
-        hosts = [self.name, wires.SITE]
+        hosts = [self.name, self.address]
         self._authority.sign(self.name, f"system:node:{self.name}", groups=["system:nodes"], hosts=hosts)
         self._write_configuration()
-        machine = self.site.machine
+        machine = self.machine
         # A kubelet of 1.20 asks a cloud's metadata service first, for 11 s
         # unless it is told at once that there is none.
         wires.ip(["route add unreachable 169.254.0.0/16"], namespace=machine.namespace)
@@ -70,18 +81,25 @@ class Node:
         )
         archive = self.directory / "image.tar"
         image.write(archive, self._binaries.busybox)
-        machine.run(*ctr, "-n", "k8s.io", "images", "import", str(archive), seconds=60)
+        self.import_image(archive)
         self.start_kubelet()
+
+    def import_image(self, archive: Path, *, seconds: float = 60) -> None:
+        """Has the node's containers know the images of a docker archive."""
+        socket = str(self.directory / "containerd.sock")
+        self.machine.run(
+            *("ctr", "-a", socket, "-n", "k8s.io", "images", "import", str(archive)), seconds=seconds
+        )
 
     def start_kubelet(self) -> None:
         runtime = f"unix://{self.directory}/containerd.sock"
         older = ("--container-runtime=remote", f"--container-runtime-endpoint={runtime}")
         # The kubelet must see what containerd has mounted.
-        self.kubelet = self.site.machine.start(
+        self.kubelet = self.machine.start(
             *("nsenter", f"--target={self.containerd.pid}", "--mount", "--", self._binaries["kubelet"]),
             *(f"--config={self.directory}/kubelet.json", f"--root-dir={self.directory}/kubelet"),
             f"--kubeconfig={self._authority.kubeconfig(self.name, self._server.url)}",
-            *(f"--hostname-override={self.name}", f"--node-ip={wires.SITE}", "--register-node=true"),
+            *(f"--hostname-override={self.name}", f"--node-ip={self.address}", "--register-node=true"),
             f"--cert-dir={self.directory}/kubelet/pki",
             *(older if self._binaries.minor < 27 else ()),
             name=f"kubelet@{self.name}",
@@ -104,7 +122,7 @@ class Node:
     @property
     def pod_cidr(self) -> str:
         """Another network than the lab's own pods have, which stay beside Kubernetes'."""
-        return f"10.244.{self.site.number}.0/24"
+        return f"10.244.{self.number}.0/24"
 
     def _write_configuration(self) -> None:
         addresses = {
