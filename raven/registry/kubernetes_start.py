@@ -51,7 +51,10 @@ def share(
     found, made = asked
     imported = not registry_path(directory).exists() if known is None else known.imported
     marked = SharedFile(
-        namespace=access.namespace, kubeconfig=kubeconfig, imported=imported and not (made and known)
+        namespace=access.namespace,
+        # Commands run elsewhere than the gateway.
+        kubeconfig=str(Path(kubeconfig).absolute()) if kubeconfig else "",
+        imported=imported and not (made and known),
     )
     if marked != known:
         write_shared_file(directory, marked)
