@@ -69,6 +69,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
     from raven.dataplane.engine import Engine
     from raven.dataplane.offloads import Offloads, try_udp
     from raven.dataplane.routes import path_mtu
+    from raven.dataplane.trial import try_tun
     from raven.dataplane.tun import Tun
     from raven.dataplane.uapi import UapiServer
     from raven.wg.device import Device
@@ -87,6 +88,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
 
     with contextlib.ExitStack() as stack:
         tun = Tun(name, mtu=_MTU)
+        trial = try_tun()
         stack.callback(tun.close)
         device = Device(
             tai64n=lambda: tai64n(*divmod(time.time_ns(), 10**9)),
@@ -96,7 +98,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
             mtu=_MTU,
             superframe_ciphers=superframe_ciphers(),
         )
-        engine = Engine(loop, tun, device, ended, Offloads(try_udp()))
+        engine = Engine(loop, tun, device, ended, Offloads(trial.failures | try_udp(), untried=trial.untried))
         stack.callback(engine.stop)
         server = UapiServer(name, engine)
         stack.callback(server.close)

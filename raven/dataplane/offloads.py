@@ -20,7 +20,9 @@ TUN_TCP: Final = "tun_tcp"  # and as TCP superpackets, which it also takes
 TUN_UDP: Final = "tun_udp"  # the same for UDP
 UDP_SEND: Final = "udp_send"  # UDP_SEGMENT: one call sends a run of datagrams
 UDP_RECEIVE: Final = "udp_receive"  # UDP_GRO: one call receives a run
-NAMES: Final = (TUN_CHECKSUM, TUN_TCP, TUN_UDP, UDP_SEND, UDP_RECEIVE)
+TUN_NAMES: Final = (TUN_CHECKSUM, TUN_TCP, TUN_UDP)
+NAMES: Final = (*TUN_NAMES, UDP_SEND, UDP_RECEIVE)
+TUN_TRIAL: Final = "tun_trial"  # no offload: the trial of the first three at the start, where there was none
 
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
@@ -35,7 +37,9 @@ Connect = Callable[[socket.AddressFamily], socket.socket]
 class Offloads:
     """What is off, and why; shared by the TUN device and all sockets of one `raven-wg`."""
 
-    def __init__(self, refused: Mapping[str, str] | None = None) -> None:
+    def __init__(self, refused: Mapping[str, str] | None = None, *, untried: str = "") -> None:
+        """`untried`: why what the TUN device does was not tried out; "" when it was."""
+        self._untried = untried
         self._off: dict[str, str] = dict(refused or {})
         self._paths: dict[str, str] = {}
 
@@ -69,6 +73,8 @@ class Offloads:
             host, why = next(iter(self._paths.items()))
             more = f" and {len(self._paths) - 1} more" if len(self._paths) > 1 else ""
             found[UDP_SEND] = f"toward {host}{more}: {why}"
+        if self._untried:
+            found[TUN_TRIAL] = self._untried
         return found
 
 

@@ -9,7 +9,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from raven.dataplane.offloads import TUN_CHECKSUM, TUN_TCP, TUN_UDP
@@ -36,6 +36,12 @@ _OFFLOADS: Final = (
     _F_CSUM,
     0,
 )
+# Superpackets come with open checksums, or not at all.
+_FLAGS: Final = {
+    TUN_CHECKSUM: _OFFLOADS[0],
+    TUN_TCP: _F_TSO4 | _F_TSO6 | _F_TSO_ECN,
+    TUN_UDP: _F_USO4 | _F_USO6,
+}
 _IFREQ_FLAGS = struct.Struct("16sH22x")
 _IFREQ_INT = struct.Struct("16si20x")
 
@@ -79,6 +85,15 @@ class Tun:
             for name, flag in wanted.items()
             if not self._offloads & flag
         }
+
+    def keep_off(self, names: Collection[str]) -> None:
+        """The kernel does itself from now on, in what we read, what these offloads would leave to us."""
+        flags = self._offloads
+        for name in names:
+            flags &= ~_FLAGS[name]
+        if flags != self._offloads:
+            fcntl.ioctl(self._fd, _TUNSETOFFLOAD, flags)
+            self._offloads = flags
 
     def stop_superpackets(self) -> None:
         """The kernel cuts superpackets itself from now on, and finishes checksums."""
