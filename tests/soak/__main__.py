@@ -1,8 +1,9 @@
 """`make soak`: mixed load on a gateway and two sites for a given time; fails on growth.
 
-python -m tests.soak [--minutes M] [--seed N]
+python -m tests.soak [--minutes M] [--seed N] [--copies-only]
 
-The time is cut into turns: load from visitors of all kinds, an uplink cut and mended under them, then rest,
+First two copies of a GiB live through cuts (`copies`; --copies-only ends there). Then the time is cut into
+turns: load from visitors of all kinds, an uplink cut and mended under them, then rest,
 and a look at memory, descriptors, tasks and streams of every process.
 """
 
@@ -17,6 +18,7 @@ from tests.lab.errors import LabError
 from tests.lab.raven import Agent, Daemon, Gateway
 from tests.lab.waiting import wait_until
 from tests.lab.world import World, missing
+from tests.soak.copies import copies
 from tests.soak.growth import Look, grown
 from tests.soak.load import PORT, Crowd
 
@@ -29,6 +31,7 @@ TURNS_MIN = 6
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Looks for what grows.")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long, about; at least 2")
+    parser.add_argument("--copies-only", action="store_true", help="end after the copies through cuts")
     parser.add_argument("--seed", type=int, default=1, help="of the visitors' choices")
     options = parser.parse_args()
     if reason := missing():
@@ -36,7 +39,7 @@ def main() -> int:
         return 2
     try:
         with World() as world:
-            problems = soak(world, minutes=options.minutes, seed=options.seed)
+            problems = soak(world, minutes=0.0 if options.copies_only else options.minutes, seed=options.seed)
     except LabError as error:
         problems = [str(error)]
     for problem in problems:
@@ -46,13 +49,17 @@ def main() -> int:
 
 
 def soak(world: World, *, minutes: float, seed: int) -> list[str]:
-    """What grew or broke, a sentence each."""
+    """What grew or broke, a sentence each. No `minutes`: the copies alone."""
     for site in world.sites.values():
         site.machine.start(sys.executable, "-m", "bench.traffic", str(PORT), name=f"traffic@{site.name}")
     gateway, agents = _up(world)
     daemons: list[Daemon] = [gateway, *agents.values()]
     looks: dict[str, list[Look]] = {daemon.name: [] for daemon in daemons}
-    problems: list[str] = []
+    copied = copies(world, gateway, world.sites["a"], seed=seed)
+    print(f"copies: {copied}", flush=True)
+    problems = copied.problems
+    if not minutes:
+        return problems
     until = time.monotonic() + 60 * minutes
     turn = 0
     while turn < TURNS_MIN or time.monotonic() < until:
