@@ -25,7 +25,8 @@ _CPU = "qemu64,+rdrand"
 class Guest:
     """Boots on construction, and is there when `wait` returns."""
 
-    def __init__(self, host: Machine, image: Image) -> None:
+    def __init__(self, host: Machine, image: Image, *, memory: int = 192) -> None:
+        """`memory` in MiB."""
         self._host = host
         wires.ip(
             [
@@ -39,7 +40,7 @@ class Guest:
         self.console = Path(host.directory, "console.log")
         self.process = host.start(
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *("-accel", "tcg", "-cpu", _CPU, "-smp", "2", "-m", "192"),
+            *("-accel", "tcg", "-cpu", _CPU, "-smp", "2", "-m", str(memory)),
             *("-kernel", str(image.kernel), "-initrd", str(image.initramfs)),
             *("-append", "console=ttyS0 panic=-1 mitigations=off quiet"),
             *("-serial", f"file:{self.console}"),
