@@ -20,14 +20,15 @@ from agent.hub_endpoint import HubEndpoint, NoEndpoint
 from raven import log
 from raven.control.messages import NetworkMap, PacketOffer, PacketReport
 from raven.net.end import KEYS_EXPIRE, End, EndOptions, handshake_age, has_expired
+from raven.net.evidence import ROUND_TRIP_MAX, Evidence
 from raven.net.probe import ProbeError
 from raven.status import Lane
 from raven.topology.model import Member, probe_address
 from raven.topology.plan import plan
 
-SILENCE_MAX = 20.0  # seconds without a byte from the hub before it is probed
 _CHECKS = 3  # times that the hub's keys are looked after when a tunnel is up again
 _CHECK_MAX = 1.0  # seconds for the answer, and then for the new handshake to be asked for
+_ASKING_MAX = 20.0  # seconds until a hub that is due for a probe has answered it, or has not
 TURN = 20.0  # seconds that one address of the hub is tried, four handshake attempts
 
 
@@ -53,11 +54,8 @@ class AgentNetwork(End):
         self._endpoint = HubEndpoint("")
         self._endpoint_problem = ""
         self._changed = trio.Event()
-        self._heard: float | None = None  # trio.current_time() when the hub last proved that it is there
-        self._heard_bytes = 0
+        self._hub_evidence = Evidence(silence_max=ROUND_TRIP_MAX)
         self._greeting = trio.Event()
-        self._rtt: float | None = None  # seconds, of the last probe of ours
-        self._unanswered = False  # the last probe of ours was not
         self._follow()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -115,12 +113,15 @@ class AgentNetwork(End):
         gateway = self._choice.gateway
         if gateway != self._mapped_by:
             self._log.info("packets go through gateway", gateway=gateway, before=self._mapped_by)
-            self._heard, self._rtt, self._unanswered = None, None, False
+            self._hub_evidence = Evidence(silence_max=ROUND_TRIP_MAX)
+            self._hub_evidence.came(trio.current_time())
         self._mapped_by = gateway
         known = self._map
         if known is not None and (known.nodes, known.problem) == (network.nodes, network.problem):
             return
         self._map = network
+        if known is not None and _starts(known) != _starts(network):
+            self.greeted()
         self._map_changed.set()
         self._map_changed = trio.Event()
         if network.problem:
@@ -129,7 +130,7 @@ class AgentNetwork(End):
         self._follow()
 
     def greeted(self) -> None:
-        """Called when a tunnel to a gateway is up (again): its device may be another than before."""
+        """Called when a gateway's device may be another than before: a tunnel is up, or it says so."""
         self._greeting.set()
         self._greeting = trio.Event()
 
@@ -158,13 +159,15 @@ class AgentNetwork(End):
             return Lane(state="starting", detail="; ".join(told) or "the device is being set up")
         age = handshake_age(peer)
         expired = has_expired(age)
+        shown = self._hub_evidence
         if expired and self._endpoint.current:
             since = "yet" if age is None else f"for {age:.0f} s"
             told.append(f"no WireGuard handshake {since}: do UDP packets reach {self._endpoint.current}?")
         return Lane(
-            state="up" if not expired else "down" if self._unanswered else "starting",
-            evidence_age_s=None if self._heard is None else trio.current_time() - self._heard,
-            rtt_ms=None if self._rtt is None else 1e3 * self._rtt,
+            state="up" if not expired else "down" if shown.failure else "starting",
+            evidence_age_s=shown.age(trio.current_time()),
+            evidence_max_s=ROUND_TRIP_MAX + _ASKING_MAX,
+            rtt_ms=None if shown.rtt is None else 1e3 * shown.rtt,
             detail="; ".join(told),
             bytes_in=peer.rx_bytes,
             bytes_out=peer.tx_bytes,
@@ -182,17 +185,17 @@ class AgentNetwork(End):
         hub = self._hub()
         if hub is None or self.off:
             raise ProbeError(self.lane().detail)
+        shown = self._hub_evidence
         try:
-            self._rtt = await self._lane.prober.probe(probe_address(hub.public_key))
+            rtt = await self._lane.prober.probe(probe_address(hub.public_key))
         except ProbeError as error:
-            self._unanswered = True
+            shown.was_not(str(error), trio.current_time())
             raise ProbeError("; ".join([str(error), *self._own_problems()])) from error
-        self._unanswered = False
+        shown.was_answered(rtt, trio.current_time())
         peer = self._lane.peers.get(hub.public_key)
         if peer is None or not peer.last_handshake:
             self._lane.look_soon()  # there must have been one by now
-        self._heard = trio.current_time()
-        return self._rtt
+        return rtt
 
     def _own_problems(self) -> list[str]:
         found = [self._lane.problem] if self._lane.problem else self._lane.warnings
@@ -301,20 +304,22 @@ class AgentNetwork(End):
                         await self._lane.next_look()
 
     async def _listen(self) -> None:
-        """Takes what the hub sends as evidence, and probes it when it sends nothing."""
+        """Takes what the hub sends as evidence, and probes it when that says too little."""
         while True:
             await self._lane.next_look()
             hub = self._hub()
             peer = self._lane.peers.get(hub.public_key) if hub is not None else None
             if peer is None:
-                self._heard_bytes = 0
+                self._hub_evidence.lost_device()
                 continue
-            if peer.rx_bytes > self._heard_bytes:
-                self._heard = self._lane.looked
-            self._heard_bytes = peer.rx_bytes
+            self._hub_evidence.looked(peer, handshake_age=handshake_age(peer), now=self._lane.looked)
             if self._choice.seeking:
                 await self._seek_hub()
                 continue
-            if self._heard is None or trio.current_time() - self._heard > SILENCE_MAX:
+            if self._hub_evidence.due(trio.current_time()):
                 with suppress(ProbeError):
                     await self.ping()
+
+
+def _starts(network: NetworkMap) -> list[tuple[str, int]]:
+    return [(node.public_key, node.starts) for node in network.nodes if node.hub]

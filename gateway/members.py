@@ -48,6 +48,7 @@ class Members:
     _waiting: dict[str, Member] = field(default_factory=dict)  # in conflict; in when the other one leaves
     _refused: dict[str, str] = field(default_factory=dict)  # node: sentence
     _claims: Claims = field(default_factory=Claims)
+    _starts: dict[PublicKey, int] = field(default_factory=dict)  # of the hub's devices, after the first
     # The same for all who take part and share a device.
     _told: dict[PublicKey, NetworkMap] = field(default_factory=dict)
 
@@ -132,7 +133,8 @@ class Members:
         device = self.device_of(name)
         told = self._told.get(device.public_key)
         if told is None or told.revision != self.revision:
-            nodes = [_map_node(one) for one in (device, *self._nodes.values())]
+            starts = self._starts.get(device.public_key, 0)
+            nodes = [_map_node(device, starts), *map(_map_node, self._nodes.values())]
             if told is not None and told.nodes == nodes:  # somebody's refusal has changed
                 nodes = told.nodes
             told = self._told[device.public_key] = NetworkMap(revision=self.revision, nodes=nodes)
@@ -156,6 +158,11 @@ class Members:
         if hub != self.hub:
             self.hub, self.further = hub, tuple(further)
             self.revision += 1
+
+    def device_started(self, key: PublicKey) -> None:
+        """Called when that device of the hub's was started anew: nodes are told, as their keys are stale."""
+        self._starts[key] = self._starts.get(key, 0) + 1
+        self.revision += 1
 
     def _take(
         self,
@@ -223,7 +230,7 @@ class Members:
                 self._nodes[name] = member
 
 
-def _map_node(member: Member) -> MapNode:
+def _map_node(member: Member, starts: int = 0) -> MapNode:
     return MapNode(
         name=member.name,
         public_key=member.public_key.to_base64(),
@@ -232,4 +239,5 @@ def _map_node(member: Member) -> MapNode:
         hub=member.hub,
         probes=member.probes,
         superframes=list(member.superframes),
+        starts=starts,
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import trio
 
@@ -19,6 +18,7 @@ from raven import log
 from raven.control.messages import NetworkMap, PacketOffer
 from raven.keys import PublicKey
 from raven.net.end import End, EndOptions, handshake_age, has_expired
+from raven.net.evidence import Evidence
 from raven.net.packets import PacketLane
 from raven.net.probe import ProbeError
 from raven.registry.interface import NodeRecord
@@ -26,25 +26,10 @@ from raven.status import Lane
 from raven.topology.model import Member, PodRanges, probe_address
 from raven.topology.plan import plan
 
-PROBE_INTERVAL = 18.0  # seconds between two probes of a node; "up" lasts 35 s without an answer
-PROBE_SOON = 2.0  # seconds, while a node is new or has just stopped to answer
-SOON_MAX = 60.0  # seconds that lasts: a node that is switched off must not be asked every other second
 _TICK = 1.0  # seconds; probes that are due start at the next one
 # Changes of the map gather before they are told, as each goes to every node: seconds, and seconds a node.
 _SETTLE, _SETTLE_EACH = 0.2, 0.001
 _REST = 4  # times what a plan took (0.1 s for 5000 nodes), so that planning takes a fifth of a core at most
-
-
-@dataclass(slots=True)
-class _Evidence:
-    """What probes of one device's key have shown."""
-
-    due: float  # trio.current_time() of the next probe
-    news: float  # when it came, or answered or failed first after the opposite
-    answered: float | None = None  # when the last answered probe was sent back
-    rtt: float | None = None  # seconds, of that probe
-    failure: str = ""  # why the last probe was not answered; "" when it was
-    asking: bool = False
 
 
 class GatewayNetwork(End):
@@ -83,7 +68,7 @@ class GatewayNetwork(End):
         self._members = Members(member(options, endpoint, name), pod_ranges, assigned, further=devices)
         self._lanes = {options.public_key: self._lane}
         self._lanes |= {of.public_key: self._make_lane(of) for of, _ in further}
-        self._evidence: dict[PublicKey, _Evidence] = {}
+        self._evidence: dict[PublicKey, Evidence] = {}
         self._map_changed = trio.Event()
 
     def load(self, nodes: Iterable[NodeRecord]) -> None:
@@ -107,6 +92,8 @@ class GatewayNetwork(End):
                 for lane in self._lanes.values():
                     starting.start_soon(nursery.start, lane.run)
             nursery.start_soon(self._describe_hub)
+            for key, lane in self._lanes.items():
+                nursery.start_soon(self._listen, key, lane)
             task_status.started()
             nursery.start_soon(self._probe_all)
 
@@ -128,9 +115,7 @@ class GatewayNetwork(End):
         before = self._members.revision
         problem = self._members.offer(node, packets)
         if (member := self._members.get(node)) is not None:
-            shown = self._shown(member)  # it has just come, or come back
-            shown.news = trio.current_time()
-            shown.due = min(shown.due, shown.news + PROBE_SOON)
+            self._shown(member).came(trio.current_time())
         if before != self._members.revision:
             self._log.info("packet lane member", node=node, refused=problem or None, leaves=packets is None)
             self._follow()
@@ -209,7 +194,7 @@ class GatewayNetwork(End):
         handshake = handshake_age(peer)
         return Lane(
             state="down" if shown.failure and has_expired(handshake) else "up",
-            evidence_age_s=None if shown.answered is None else trio.current_time() - shown.answered,
+            evidence_age_s=None if shown.answered is None else shown.age(trio.current_time()),
             rtt_ms=None if shown.rtt is None else 1e3 * shown.rtt,
             detail=self._why_silent(node, shown, handshake),
             bytes_in=peer.rx_bytes,
@@ -286,12 +271,30 @@ class GatewayNetwork(End):
                 self._follow()
             await self._lane.next_look()
 
-    def _shown(self, member: Member) -> _Evidence:
-        now = trio.current_time()
-        return self._evidence.setdefault(member.public_key, _Evidence(due=now + random.random(), news=now))
+    def _shown(self, member: Member) -> Evidence:
+        return self._evidence.setdefault(member.public_key, Evidence(spread=random.uniform(0.9, 1.1)))
+
+    async def _listen(self, key: PublicKey, lane: PacketLane) -> None:
+        """Takes what the nodes send as evidence, and tells them of a device that was started anew."""
+        gone = False
+        while True:
+            await lane.next_look()
+            if gone and lane.state is not None:
+                self._members.device_started(key)
+                self._follow()
+            gone = lane.state is None
+            for name in self._members.names():
+                member = self._members.get(name)
+                if member is None or self._lane_of(name) is not lane:
+                    continue
+                shown, peer = self._shown(member), lane.peers.get(member.public_key)
+                if peer is None:
+                    shown.lost_device()
+                else:
+                    shown.looked(peer, handshake_age=handshake_age(peer), now=lane.looked)
 
     async def _probe_all(self) -> None:
-        """Asks each node now and then, spread over the interval."""
+        """Asks the nodes that have not proved of themselves that they are there."""
         async with trio.open_nursery() as nursery:
             while True:
                 now = trio.current_time()
@@ -300,7 +303,7 @@ class GatewayNetwork(End):
                     if member is None:
                         continue
                     lane, shown = self._lane_of(name), self._shown(member)
-                    if now >= shown.due and not shown.asking and member.public_key in lane.peers:
+                    if shown.due(now) and member.public_key in lane.peers:
                         nursery.start_soon(self._probe_quietly, member)
                 await trio.sleep(_TICK)
 
@@ -314,30 +317,26 @@ class GatewayNetwork(End):
         """A round trip, kept as evidence."""
         lane, shown = self._lane_of(member.name), self._shown(member)
         shown.asking = True
-        began = trio.current_time()
+        failed = shown.failure
         try:
             rtt = await lane.prober.probe(probe_address(member.public_key))
         except ProbeError as error:
-            if not shown.failure and shown.answered is not None:
-                shown.news = began
+            if not failed and shown.answered is not None:
                 self._log.warning("packets stopped", node=member.name, why=str(error))
-            shown.failure = str(error)
+            shown.was_not(str(error), trio.current_time())
             raise
         else:
-            if shown.failure or shown.answered is None:
+            if failed or shown.answered is None:
                 self._log.info("packets pass", node=member.name)
-            shown.answered, shown.rtt, shown.failure = trio.current_time(), rtt, ""
+            shown.was_answered(rtt, trio.current_time())
             peer = lane.peers.get(member.public_key)
             if peer is None or not peer.last_handshake:
                 lane.look_soon()  # there must have been one by now
             return rtt
         finally:
             shown.asking = False
-            soon = bool(shown.failure) and began - shown.news < SOON_MAX
-            pause = PROBE_SOON if soon else PROBE_INTERVAL
-            shown.due = trio.current_time() + pause * random.uniform(0.9, 1.1)
 
-    def _why_silent(self, node: str, shown: _Evidence, handshake: float | None) -> str:
+    def _why_silent(self, node: str, shown: Evidence, handshake: float | None) -> str:
         if not shown.failure:
             return ""
         if handshake is None:

@@ -12,7 +12,7 @@ import msgspec
 
 # docs/operations.md explains each to the operator.
 LaneState = Literal[
-    "up",  # a probe was answered within EVIDENCE_MAX_AGE
+    "up",  # the other end proved lately that it is there
     "starting",  # everything is set up, no probe has been answered yet
     "reconnecting",  # its connection broke, its streams wait for the next one; `detail` says since when
     "stale",  # nothing says that it is down, but the last answer is too old to say "up"
@@ -27,8 +27,9 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     """One lane to one node or gateway: a state, and how old the proof of it is."""
 
     state: LaneState
-    evidence_age_s: float | None = None  # seconds since the last answered probe; None: there never was one
-    rtt_ms: float | None = None  # of that probe
+    evidence_age_s: float | None = None  # seconds since the other end last proved to be there; None: never
+    evidence_max_s: float = EVIDENCE_MAX_AGE  # seconds that may be, for "up"
+    rtt_ms: float | None = None  # of the last answered probe
     detail: str = ""  # a sentence: why it is not up, or what to know although it is
     bytes_in: int = 0
     bytes_out: int = 0
@@ -37,14 +38,14 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judged(lane: Lane) -> Lane:
-    """The lane, no better than its evidence: "up" needs a probe answered within EVIDENCE_MAX_AGE."""
+    """The lane, no better than its evidence, which for "up" is at most `evidence_max_s` old."""
     if lane.state != "up":
         return lane
     if lane.evidence_age_s is None:
         return msgspec.structs.replace(lane, state="starting", detail=lane.detail or "no probe answered yet")
-    if lane.evidence_age_s < EVIDENCE_MAX_AGE:
+    if lane.evidence_age_s < lane.evidence_max_s:
         return lane
-    detail = lane.detail or f"the last answered probe is {lane.evidence_age_s:.0f} s old"
+    detail = lane.detail or f"nothing was heard for {lane.evidence_age_s:.0f} s"
     return msgspec.structs.replace(lane, state="stale", detail=detail)
 
 

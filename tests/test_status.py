@@ -36,4 +36,4 @@ def test_a_node_heard_70_seconds_ago_is_not_connected() -> None:
         assert node.stream_lane == node.packet_lane == ("up" if connected else "stale")
         assert node.rtt_ms == (1.0 if connected else None)
         assert node.last_seen_s == age
-    assert "70 s old" in node.stream.detail
+    assert "70 s" in node.stream.detail

@@ -139,6 +139,7 @@ class MapNode(msgspec.Struct, frozen=True, kw_only=True):
     hub: bool
     probes: bool = False  # as in its offer
     superframes: Ciphers = []  # as in its offer
+    starts: int = 0  # of a hub's device; another number than before: it has lost its keys
 
 
 class NetworkMap(Message, frozen=True, kw_only=True, tag="network-map"):

@@ -286,6 +286,18 @@ async def test_the_gateways_problem_is_shown(tmp_path: Path) -> None:
     assert network.problems() == ["packets: pod network 10.1.0.0/24 is taken"]
 
 
+async def test_a_hub_whose_device_was_started_anew_is_asked_whether_it_has_our_keys(tmp_path: Path) -> None:
+    network = made(tmp_path)
+    hub = MapNode(name="g", public_key=fake_key(9), endpoint=f"{HUB}:9", pod_cidrs=[], hub=True)
+    asked = []
+    for revision, starts in enumerate((0, 0, 1, 1)):
+        greeting = network._greeting
+        known = msgspec.structs.replace(hub, starts=starts, pod_cidrs=[f"10.{revision}.0.0/16"])
+        network.take_map(NetworkMap(revision=revision, nodes=[known]))
+        asked.append(greeting.is_set())
+    assert asked == [False, False, True, False]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b'{"type":"packet-report","problem":""}', json.dumps([1]).encode(), b"\xff" * 99]
 )

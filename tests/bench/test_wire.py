@@ -16,7 +16,6 @@ def test_a_day_of_packets_of_a_known_size(tmp_path: Path, monkeypatch: pytest.Mo
     clock = itertools.count(1000.0, 43_200.0)  # half a day between two looks
     monkeypatch.setattr(wire, "monotonic", lambda: next(clock))
     with host(tmp_path) as machine:
-        machine.set_sysctl(ipv6__conf__default__disable_ipv6=1)  # it would say things of its own
         wires.ip(
             [
                 *("link add up0 type veth peer name isp0", "link set isp0 up", "link set up0 up"),

@@ -84,6 +84,16 @@ def test_a_revision_counts_changes_and_nothing_else(members: Members) -> None:
     assert members.revision > second
 
 
+def test_a_device_that_was_started_anew_is_told(members: Members) -> None:
+    members.offer("a", offer(2, "10.1.0.0/24"))
+    before = members.map_for("a")
+    members.device_started(key(1))
+    after = members.map_for("a")
+    assert after.revision > before.revision
+    assert [node.starts for node in after.nodes] == [1, 0]
+    assert before.nodes != after.nodes  # or nobody would be told
+
+
 @pytest.mark.parametrize(
     ("packets", "why"),
     [

@@ -13,6 +13,7 @@ from raven.keys import PrivateKey, PublicKey
 from raven.net.end import EndOptions
 from raven.net.probe import ProbeError
 from raven.registry.interface import NodeRecord
+from raven.wg.configuration import DeviceState
 from tests.topology.ranges import ANY_RANGE
 
 
@@ -131,3 +132,19 @@ async def test_switched_off_it_says_so_to_everybody(tmp_path: Path) -> None:
         with pytest.raises(ProbeError, match="switched off"):
             await network.ping("a")
         nursery.cancel_scope.cancel()
+
+
+async def test_nodes_are_told_of_a_device_that_was_started_anew(tmp_path: Path) -> None:
+    network = made(tmp_path)
+    network.offer("a", offer(2, "10.1.0.0/24"))
+    lane, looks = network._lane, (DeviceState(), None, DeviceState())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(network._listen, PublicKey(bytes([1]) * 32), lane)
+        seen = []
+        for state in looks:
+            await trio.testing.wait_all_tasks_blocked()
+            lane._saw(state, {})
+            await trio.testing.wait_all_tasks_blocked()
+            seen.append([node.starts for node in network.map_for("a").nodes])
+        nursery.cancel_scope.cancel()
+    assert seen == [[0, 0], [0, 0], [1, 0]]
