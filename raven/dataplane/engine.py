@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from raven.dataplane.link import LinkState, LinkWatch
 from raven.dataplane.lull import Lull
-from raven.dataplane.offloads import TUN_CHECKSUM, TUN_NAMES, TUN_TCP, TUN_UDP, Offloads
+from raven.dataplane.offloads import TUN_NAMES, Offloads
 from raven.dataplane.routes import RouteWatch
 from raven.dataplane.sending import Sender
 from raven.dataplane.tun import READ_MAX, LinkGone, Tun
@@ -72,10 +72,7 @@ class Engine:
         self._offloads = offloads or Offloads()
         for name, why in tun.refused_offloads().items():
             self._offloads.failed(name, why)
-        if not self._offloads.works(TUN_CHECKSUM):
-            for name in (TUN_TCP, TUN_UDP):
-                self._offloads.failed(name, f"superpackets need {TUN_CHECKSUM}")
-        tun.keep_off([name for name in TUN_NAMES if not self._offloads.works(name)])
+        tun.keep_off(self._offloads.tun_off())
         self._contradictions = 0
         self._reads = 0
         self._sender = Sender(loop, device, self._may_read)

@@ -52,6 +52,13 @@ class Offloads:
             self._off[name] = why
             log.warning("%s goes off: %s", name, why)
 
+    def tun_off(self) -> list[str]:
+        """What the TUN device is not asked for; without open checksums there are no superpackets."""
+        if not self.works(TUN_CHECKSUM):
+            for name in (TUN_TCP, TUN_UDP):
+                self.failed(name, f"superpackets need {TUN_CHECKSUM}")
+        return [name for name in TUN_NAMES if not self.works(name)]
+
     def works_toward(self, host: str) -> bool:
         """Whether runs may be sent to `host` in one call."""
         return UDP_SEND not in self._off and host not in self._paths
