@@ -101,10 +101,10 @@ def test_everything_goes_on_without_it(
         sent, received = (int(word) for word in told.rpartition("---\n")[2].split()[0:4:3])
         assert sent > AWAY * 4
         assert received >= sent * (1 - _LOST_MAX)
-        # Both ends start anew, and still nobody can tell them anything.
-        assert agent.stop() == 0
-        agent.start()
-        gateway.wait_for(site.name, seconds=60)
+    # Both ends start anew, and still nobody can tell them anything.
+    assert agent.stop(20) == 0
+    agent.start()
+    gateway.wait_for(site.name, seconds=60)
     assert gateway.stop(20) == 0
     gateway.start()
     gateway.ready(60)
