@@ -60,6 +60,9 @@ async def splice(
             why = forth.source_broken or back.source_broken or "cancelled"
             abort(a, why)
             abort(b, why)
+        else:
+            await _finish(a, forth)
+            await _finish(b, back)
         try:
             await _close(a)
         finally:
@@ -153,6 +156,14 @@ class _Direction:
             self._sink.end()
         else:
             await self._sink.send_eof()
+
+
+async def _finish(stream: AsyncResource, reading: _Direction) -> None:
+    """Before the close of what nobody reads to its end, as its bytes have nowhere to go: it shall have all
+    that it was told.
+    """
+    if reading.sink_broken and isinstance(stream, trio.SocketStream | TLSStream):
+        await tcp.finish(stream.socket)
 
 
 async def _close(stream: AsyncResource) -> None:

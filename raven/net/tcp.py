@@ -1,8 +1,11 @@
 """What trio leaves to the caller of TCP: peers that vanish without a word."""
 
 import contextlib
+import fcntl
 import os
 import socket
+import struct
+import termios
 from typing import Final
 
 import trio
@@ -13,6 +16,9 @@ _KEEPALIVE: Final = (
     (socket.TCP_KEEPINTVL, 15),  # seconds between two
     (socket.TCP_KEEPCNT, 4),  # questions without an answer
 )
+
+_LOOK: Final = 0.02  # seconds between two looks at what the other end has not taken; no event tells
+_PATIENCE: Final = 10.0  # seconds in which it takes nothing at all
 
 
 def peer_of(stream: trio.SocketStream) -> tuple[str, str]:
@@ -57,6 +63,32 @@ async def close(stream: trio.abc.AsyncResource) -> None:
         stream.socket.close()
     else:
         await trio.aclose_forcefully(stream)
+
+
+async def finish(sock: trio.socket.SocketType | socket.socket) -> None:
+    """Returns when the other end has taken all that was sent, or takes nothing any more.
+
+    What it still sends is thrown away: closing with unread bytes makes TCP reset the connection, and with it
+    goes what waits in the kernel. For who has said EOF and is done reading.
+    """
+    descriptor, before, progress = sock.fileno(), 0, trio.current_time()
+    with contextlib.suppress(OSError):
+        while waiting := _unacknowledged(descriptor):
+            if waiting != before:
+                before, progress = waiting, trio.current_time()
+            elif trio.current_time() - progress > _PATIENCE:
+                return
+            with trio.move_on_after(_LOOK):
+                await trio.lowlevel.wait_readable(descriptor)
+                if not os.read(descriptor, 65536):
+                    return  # nothing can come any more, and so nothing resets the connection
+                await trio.lowlevel.checkpoint()
+
+
+def _unacknowledged(descriptor: int) -> int:
+    """Bytes that were sent and not acknowledged, EOF among them; SIOCOUTQ of tcp(7)."""
+    answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, struct.pack("i", 0))
+    return int(struct.unpack("i", answer)[0])
 
 
 def watch_peer(stream: trio.SocketStream) -> None:

@@ -3,6 +3,7 @@
 client ── TCP ── splice ── tunnel ── splice ── TCP ── server
 """
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from raven.net import tcp
 from raven.net.splice import SpliceResult, splice
 from raven.net.tunnel import IncomingStream
 from tests.net.loopback import tcp_streams
@@ -22,6 +24,7 @@ class Path:
     """The far ends of two splices in a row, and how each splice ended."""
 
     client: trio.SocketStream
+    entry: trio.SocketStream  # the near splice's end of the client's connection
     server: trio.SocketStream
     near: list[SpliceResult]
     far: list[SpliceResult]
@@ -38,7 +41,7 @@ class Path:
 async def path() -> AsyncIterator[Path]:
     client, entry = tcp_streams()
     exit_, server = tcp_streams()
-    ends = Path(client, server, [], [], trio.CancelScope())
+    ends = Path(client, entry, server, [], [], trio.CancelScope())
 
     async def serve(incoming: IncomingStream) -> None:
         ends.far.append(await splice(await incoming.accept(), exit_))
@@ -127,6 +130,37 @@ async def test_a_server_that_answers_and_hangs_up_is_heard_to_the_end() -> None:
                 await ends.client.send_all(b"more" * 1000)
                 await trio.lowlevel.checkpoint()
         await ends.ended()
+
+
+async def test_a_client_that_talks_on_hears_the_answer_to_its_end() -> None:
+    """It reads late, when everything has ended, and what it said meanwhile lies unread at the near splice."""
+    answer = bytes(range(256)) * 800
+    async with path() as ends:
+        ends.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        ends.entry.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        await ends.client.send_all(b"a question")
+        assert await ends.server.receive_some() == b"a question"
+        await ends.server.send_all(answer)
+        while not ends.far:  # the far splice ends when it cannot pass on what the client says
+            await ends.server.aclose()
+            await ends.client.send_all(b"and more")
+            await trio.sleep(0.01)
+        for _ in range(5):  # the first of these ends that direction of the near splice, the others wait unread
+            await ends.client.send_all(b"and more")
+            await trio.sleep(0.01)
+        assert await read_all(ends.client) == answer
+        near, far = await ends.ended()
+        assert near.aborted
+        assert far.aborted
+
+
+async def test_nobody_waits_for_a_client_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "_PATIENCE", 0.3)
+    near, far = tcp_streams()
+    async with near, far:
+        await clog(near)
+        with trio.fail_after(10):
+            await tcp.finish(near.socket)
 
 
 async def test_a_server_that_does_not_read_stops_the_client() -> None:
