@@ -40,7 +40,7 @@ demo: setup system
 	@$(BIN)/python -m tests.demo $(ARGS)
 
 test: setup system
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 test-hostile: setup
 	@HOSTILE=1000000 $(BIN)/python -m pytest tests/wg/test_flood.py $(ARGS)

@@ -7,12 +7,16 @@ for `kube` and RAVEN_REQUIRE_KUBE.
 
 import functools
 import os
+import re
 import signal
 from collections.abc import Generator
+from pathlib import Path
 from types import FrameType
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.lab.world import missing
 
@@ -40,20 +44,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The quick tests first, so that a mistake in them is seen before the namespaces are built.
-
-    Among several processes one takes all that is made of namespaces and daemons, from the start and one after
-    the other, since these need a core to themselves; the others share the rest, file by file.
+    """The quick tests first, so that a mistake in them is seen before the namespaces are built; among several
+    processes last, since one of them has nothing else to do.
     """
-    shared_out = hasattr(config, "workerinput")  # this is one of several processes of pytest-xdist
-    items.sort(key=lambda item: _is_heavy(item) != shared_out)
-    for item in items:
-        group = "heavy" if _is_heavy(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    shared_out = hasattr(config, "workerinput")  # this is one of the processes of pytest-xdist
+    items.sort(key=lambda item: (item.get_closest_marker("netns") is not None) != shared_out)
 
 
-def _is_heavy(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(mark) is not None for mark in ("netns", "interop"))
+class _Shares(LoadScopeScheduling):
+    """One process takes every file with namespaces and daemons in it, one after the other, since these need a
+    core to themselves; the others share the rest, file by file.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "heavy" if _is_heavy(self.config.rootpath / file) else file
+
+
+@functools.cache
+def _is_heavy(file: Path) -> bool:
+    return re.search(r"\bmark\.(netns|interop)\b", file.read_text()) is not None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _Shares(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -145,7 +145,7 @@ async def test_a_client_that_talks_on_hears_the_answer_to_its_end() -> None:
             await ends.server.aclose()
             await ends.client.send_all(b"and more")
             await trio.sleep(0.01)
-        for _ in range(5):  # the first of these ends that direction of the near splice, the others wait unread
+        for _ in range(5):  # the first ends that direction of the near splice, the others wait unread
             await ends.client.send_all(b"and more")
             await trio.sleep(0.01)
         assert await read_all(ends.client) == answer
