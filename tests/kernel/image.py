@@ -22,7 +22,7 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /etc
 /bin/busybox --install -s /bin
 export PATH=/bin
-mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 ln -s /proc/self/fd /dev/fd; ln -s fd/0 /dev/stdin
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 for module in $(cat /modules/order); do insmod /modules/$module; done
