@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from raven.net.end import KEYS_EXPIRE
-from tests.e2e.wireguard.network import Network, pings
+from tests.e2e.wireguard.network import Network, ping, pings
 from tests.kernel import image, interpreter
 from tests.kernel.guest import GUEST4, GUEST6, HOST4, Guest
 from tests.lab import wires
@@ -128,6 +128,11 @@ def test_an_agent_holds_the_kernels_device(held: Site) -> None:
     guest, cloud = held.guest, held.gateway.machine
     assert f"/sys/class/net/{DEVICE}" in guest.run("grep -l DEVTYPE=wireguard /sys/class/net/*/uevent")
     assert guest.run("ls /var/run/wireguard 2>/dev/null || true") == ""
+    wait_until(
+        lambda: ping(cloud, GUEST_POD, "-I", CLOUD_POD),
+        what="packets to the guest, whose device before had other keys",
+        seconds=30,
+    )
     pings(cloud, GUEST_POD, "-I", CLOUD_POD, count=3)
     guest.run(f"ping -c 3 -I {GUEST_POD} {CLOUD_POD}")
     lane = held.status()["packets"]
