@@ -83,8 +83,9 @@ def joining(cluster: Cluster) -> Iterator[Joining]:
     server.kubectl("apply", "-f", "-", text=manifests)
     try:
         wait_until(
-            lambda: server.kubectl("get", *INFO, check=False).code == 0,
-            what=f"the cluster info\n{gateway.tail()}",
+            # What an earlier gateway has said may still be there.
+            lambda: AGENTS in server.kubectl("get", *INFO, "-o", "yaml", check=False).out,
+            what=f"this gateway in the cluster info\n{gateway.tail()}",
             seconds=SECONDS,
         )
         yield Joining(cluster, gateway, socket)

@@ -4,15 +4,17 @@ import json
 import subprocess
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.authority import Authority
 from tests.e2e_kube import binaries
 from tests.e2e_kube.cluster import Cluster
+from tests.e2e_kube.control_plane import ApiServer, ControlPlane
 from tests.e2e_kube.test_manifests import MANIFESTS, SERVICE_MONITORS
+from tests.lab.world import World
 
 CHART = MANIFESTS.parent / "helm" / "raven"
 NAMESPACE = ("--namespace", "raven-system")
@@ -112,11 +114,13 @@ def test_another_namespace_is_refused_with_the_reason() -> None:
 
 
 @pytest.fixture
-def helm(cluster: Cluster, tmp_path: Path) -> Iterator[list[str]]:
-    """Helm as an operator in the cloud runs it; what it installed is gone afterwards."""
-    of = ["--kubeconfig", str(cluster.server.kubeconfig), *NAMESPACE]
-    yield [tool("helm"), *of]
-    cluster.world.cloud.run(tool("helm"), "uninstall", "raven", *of, seconds=120, check=False)
+def empty() -> Iterator[ApiServer]:
+    """An API server alone, where nobody has applied anything that Helm would not call its own."""
+    if reason := binaries.missing():
+        pytest.skip(reason)
+    with World(sites=()) as world:
+        authority = Authority(world.directory / "pki", "lab-ca")
+        yield ControlPlane(world.cloud, binaries.find(), authority).start(managers=False)
 
 
 def test_the_server_admits_the_chart_with_everything_on(cluster: Cluster) -> None:
@@ -131,22 +135,22 @@ def test_the_server_admits_the_chart_with_everything_on(cluster: Cluster) -> Non
     assert admitted.code == 0, admitted.err
 
 
-def test_helm_installs_upgrades_and_removes_it(cluster: Cluster, helm: list[str]) -> None:
-    cloud = cluster.world.cloud
+def test_helm_installs_upgrades_and_removes_it(empty: ApiServer) -> None:
+    config = ("--kubeconfig", str(empty.kubeconfig), *NAMESPACE)
 
     def do(*command: str) -> str:
-        done = cloud.run(helm[0], *command, *helm[1:], seconds=120, check=False)
+        done = empty.machine.run(tool("helm"), *command, *config, seconds=120, check=False)
         assert done.code == 0, done.err
         return done.out
 
     told = do("install", "raven", str(CHART), "--create-namespace", "--wait=hookOnly")
     assert "rollout status daemonset/raven-gateway" in told
     get = ("-n", "raven-system", "get", "daemonset", "raven-gateway", "-o")
-    before = cluster.server.kubectl(*get, "jsonpath={.spec.template.metadata.annotations}").out
+    before = empty.kubectl(*get, "jsonpath={.spec.template.metadata.annotations}").out
     do("upgrade", "raven", str(CHART), "--set", "gateway.advertise=gw.example.org:443", "--wait=hookOnly")
-    after = cluster.server.kubectl(*get, "jsonpath={.spec.template.metadata.annotations}").out
+    after = empty.kubectl(*get, "jsonpath={.spec.template.metadata.annotations}").out
     assert before != after, "a changed configuration replaces the pods"
     do("uninstall", "raven")
-    assert cluster.server.kubectl(*get, "name", check=False).code != 0
+    assert empty.kubectl(*get, "name", check=False).code != 0
     # The sites stay: they would go with their CRD.
-    assert cluster.server.kubectl("get", "crd", "gateways.raven.openyurt.io", check=False).code == 0
+    assert empty.kubectl("get", "crd", "gateways.raven.openyurt.io", check=False).code == 0
