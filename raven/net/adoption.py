@@ -132,8 +132,15 @@ async def adopt_or_start(
 async def _adopt_kernel(
     device: KernelDevice, key: PrivateKey, state_dir: Path, log: FilteringBoundLogger, *, made: bool
 ) -> Adopted:
-    state = await device.state()
-    return await _adopt(device, state, key, state_dir, log, UAPI_DIRECTORY, made_link=made)
+    index = _index(device.name)
+    try:
+        state = await device.state()
+        return await _adopt(device, state, key, state_dir, log, UAPI_DIRECTORY, made_link=made)
+    except BaseException:
+        if made:  # nothing on disk says so yet, and whoever cancels has no device to remove
+            with contextlib.suppress(DeviceError):
+                remove_link(index)
+        raise
 
 
 async def _adopt(

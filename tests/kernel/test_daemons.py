@@ -109,8 +109,13 @@ def held(site: Site, request: pytest.FixtureRequest) -> Iterator[Site]:
         " </dev/null >/tmp/agent.log 2>&1 & echo $! >/tmp/agent.pid"
     )
     try:
-        site.gateway.wait_for("vm", seconds=SLOWLY)
-        yield site._replace(backend=request.param)
+        site.gateway.wait_for("vm", lanes=["stream_lane"], seconds=SLOWLY)
+        running = site._replace(backend=request.param)
+        # The gateway believes in the device before for a while; who has this one says so first.
+        wait_until(
+            lambda: running.status()["packets"]["state"] == "up", what="the agent's packets", seconds=SLOWLY
+        )
+        yield running
     except Exception:
         print(site.guest.run("tail -c 3000 /tmp/agent.log"))  # noqa: T201
         raise

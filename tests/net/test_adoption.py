@@ -4,7 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
+from raven import log
+from raven.keys import PrivateKey
+from raven.net import adoption
+from raven.net.kernel_device import KernelDevice
+from raven.wg.configuration import DeviceState
 from tests.lab.machine import Machine
 from tests.lab.waiting import wait_until
 from tests.net.hosts import add_tun, dump, host
@@ -112,3 +118,35 @@ def test_a_device_of_another_namespace_is_not_mistaken_for_ours(machine: Machine
         lane.start()
         assert "it is another namespace's" in lane.status().problem
         assert lane.stop() == 0
+
+
+async def test_a_link_that_nobody_came_to_use_is_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Cancelled between the making of the kernel's device and the first answer of it."""
+    links: list[int] = []
+
+    def make_link(name: str) -> str:
+        links.append(7)
+        return ""
+
+    async def never(device: KernelDevice) -> DeviceState:
+        return await trio.sleep_forever()
+
+    monkeypatch.setattr(adoption, "make_link", make_link)
+    monkeypatch.setattr(adoption, "remove_link", links.remove)
+    monkeypatch.setattr(adoption, "_index", lambda name: links[0] if links else 0)
+    monkeypatch.setattr(KernelDevice, "state", never)
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(0.5) as cancelled:
+            await adoption.adopt_or_start(
+                "rvn-none",
+                key=PrivateKey.clamped(bytes(32)),
+                state_dir=tmp_path,
+                nursery=nursery,
+                log=log.get("test"),
+                backend="kernel",
+                directory=tmp_path,
+            )
+    assert cancelled.cancelled_caught
+    assert links == []
