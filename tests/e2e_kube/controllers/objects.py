@@ -286,7 +286,10 @@ class KubeGateway:
         return {one["name"] for one in json.loads(said.out or "[]") if one["stream_lane"] == "up"}
 
     def agent(self, node: str) -> Process:
-        """A running agent of `node`, on the gateway's own machine, joined on its first start."""
+        """A running agent of `node`, on the gateway's own machine, joined on its first start.
+
+        It stays with this gateway, whatever addresses the Gateways of some test have named.
+        """
         state = Path(f"{self.directory}-{node}")
         if not state.exists():
             token = self._machine.run(
@@ -297,7 +300,7 @@ class KubeGateway:
                 *("--token", token.out.strip(), "--node", node),
             )
         return self._machine.start(
-            *("raven-agent", "run", "--no-packets", "--state-dir", str(state)),
+            *("raven-agent", "run", "--no-packets", "--state-dir", str(state), "--gateway", self.agents),
             *("--socket", f"{state}.sock", "--metrics-listen", "off"),
             name=f"raven-agent@{node}",
         )
