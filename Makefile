@@ -48,7 +48,7 @@ test-hostile: setup
 e2e-kube: setup system
 	@.ci/kubernetes
 	@.ci/helm $(BIN)/python
-	@$(BIN)/python -m pytest -n $(JOBS) -m kube tests/e2e_kube $(ARGS)
+	@$(BIN)/python -m pytest -m kube tests/e2e_kube $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
