@@ -8,12 +8,13 @@ once, and written to the cluster when there is time. The audit is this gateway's
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from raven.errors import RefusedError
 from raven.keys import PublicKey
@@ -32,6 +33,9 @@ from raven.registry.kubernetes_store import Store, Written
 from raven.registry.sqlite import SqliteRegistry
 
 T = TypeVar("T")
+ENDED_MAX: Final = (
+    1000  # answers to our own writes are seconds late at most; so many nodes do not go in that time
+)
 
 
 class Call(Protocol):
@@ -61,6 +65,7 @@ class KubernetesRegistry(SqliteRegistry):
         self._lock = threading.Lock()
         self._noted: dict[str, Noted] = {}
         self._versions: dict[str, int] = {}  # resource version of each node's object in the copy
+        self._ended: dict[str, int] = {}  # the same of objects that are gone, the last ENDED_MAX
 
     # What nodes say
 
@@ -223,7 +228,8 @@ class KubernetesRegistry(SqliteRegistry):
     def take(self, objects: Iterable[ConfigMap], *, now: float) -> dict[str, str]:
         """Copies nodes' objects; what is wrong with those that cannot be used, whose nodes stay as they were.
 
-        An object that is older than what the copy has is left alone.
+        An object that is older than what the copy has is left alone, and so is one that is gone since: an
+        answer to our own write may come after the word that the node was removed.
         """
         nodes, spoiled = [], {}
         for obj in objects:
@@ -233,8 +239,9 @@ class KubernetesRegistry(SqliteRegistry):
                 spoiled[obj.metadata.name] = str(error)
                 continue
             with self._lock:
-                if version_of(obj) >= self._versions.get(node.name, 0):
-                    self._versions[node.name] = version_of(obj)
+                version = version_of(obj)
+                if version >= self._versions.get(node.name, 0) and version > self._ended.get(node.name, -1):
+                    self._versions[node.name] = version
                     known = self._noted.get(node.name)
                     nodes.append(node if known is None else known.on(node))
         if nodes:
@@ -251,8 +258,12 @@ class KubernetesRegistry(SqliteRegistry):
         with self._lock:
             gone = [name for name, version in nodes.items() if version >= self._versions.get(name, 0)]
             for name in gone:
-                self._versions.pop(name, None)
+                had = self._versions.pop(name, 0)
+                # Whoever asked and was told that there is none names no version.
+                self._ended[name] = had if nodes[name] == sys.maxsize else max(had, nodes[name])
                 self._noted.pop(name, None)
+            while len(self._ended) > ENDED_MAX:
+                del self._ended[next(iter(self._ended))]
         if gone:
             with self._database.transaction(durable=False) as connection:
                 for name in gone:

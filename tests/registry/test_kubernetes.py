@@ -20,7 +20,7 @@ from raven.keys import PublicKey
 from raven.kube.resources import CONFIG_MAPS, SECRETS
 from raven.pki.token import hash_secret
 from raven.registry.interface import CertificateRecord, CredentialRecord
-from raven.registry.kubernetes import KubernetesRegistry
+from raven.registry.kubernetes import KubernetesRegistry, version_of
 from raven.registry.kubernetes_follow import Follow
 from raven.registry.kubernetes_node import SharedNode
 from raven.registry.kubernetes_objects import ca_object, node_object
@@ -224,6 +224,21 @@ async def test_a_removal_that_is_older_than_the_join_after_it_removes_nobody(
         await one.enrol("shop-1", "01")
         assert one.registry.forget({"shop-1": 1}, now=NOW) == ["shop-1"]
         assert one.registry.node("shop-1") is not None
+
+
+async def test_an_answer_that_is_older_than_the_removal_brings_nobody_back(
+    api: FakeApi, tmp_path: Path
+) -> None:
+    """The node is removed while the answer to what was written of it is on its way."""
+    async with following(api, tmp_path / "1") as one:
+        await trio.to_thread.run_sync(one.registry.add_token, TOKEN)
+        await one.enrol("shop-1", "01")
+        await until(lambda: bool(one.follow.nodes.objects), "the watch")
+        (written,) = one.follow.nodes.objects.values()
+        assert one.registry.forget({"shop-1": version_of(written)}, now=NOW) == []  # as the watch tells it
+        assert one.registry.node("shop-1") is None
+        assert one.registry.take([written], now=NOW) == {}
+        assert one.registry.node("shop-1") is None
 
 
 async def test_who_is_gone_by_the_watch_and_was_written_since_is_asked_about(

@@ -53,6 +53,7 @@ def test_changes_while_it_was_away_are_not_lost(objects: Objects, leader: KubeGa
         api = objects.api_of("admin", server=beside)
         api.merge(f"{NODES}/e1/status", moved)
         api.close()
+        time.sleep(5)  # each of those that watch finds out for itself
         said = leader.log().count("out of reach")
         time.sleep(10)
         assert leader.log().count("out of reach") - said < 10  # each kind of object once, not each try
