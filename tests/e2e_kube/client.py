@@ -117,7 +117,8 @@ class Exec:
         self._flush()
         while self._protocol.state is State.CONNECTING and self._read():
             pass
-        if self._protocol.state is not State.OPEN:
+        # By now it may be closing: a short command's whole answer can come with the handshake's.
+        if self._protocol.state is State.CONNECTING or self._protocol.handshake_exc is not None:
             raise LabError(f"no WebSocket: {self._protocol.handshake_exc}")
 
     def send(self, content: bytes) -> None:
