@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -18,61 +18,20 @@ import trio
 
 from raven import __version__
 from raven.errors import StateError
-from raven.kube import errors, objects
+from raven.kube import answers, errors, objects
 from raven.kube.access import Access
+from raven.kube.answers import Page, WatchEvent
 from raven.kube.errors import KubeError
-from raven.kube.objects import JSON, Kind, ListMeta, Resource
+from raven.kube.objects import JSON, Kind, Resource
 
 T = TypeVar("T", bound=Resource)
 
 PAGE = 500  # objects of a list in one answer, as kubectl's: a node with its images has 10 to 20 KB
-ANSWER_MAX = 64 << 20  # bytes of one answer; a page of 500 of the largest nodes has 10 MB
-LINE_MAX = 4 << 20  # bytes of one watched event; etcd stores at most 1.5 MB an object
 REQUEST_MAX = 30.0  # seconds for one answer; a page of a busy API server takes one
 TRIES = 4  # of a request that can be sent again
 PAUSE, PAUSE_MAX = 0.25, 10.0  # seconds between two tries: the first, doubled each time, and the longest
 SILENCE_MAX = 150.0  # seconds without a byte of a watch; an API server sends a bookmark every minute
 _CONNECTIONS = 16  # one a watch, and some requests at a time
-
-
-class Page(NamedTuple, Generic[T]):
-    """One answer to a list."""
-
-    items: list[T]
-    resource_version: str
-    next_page: str  # "" on the last
-    unreadable: list[str]  # a sentence for each object that lacks what we need
-
-
-class WatchEvent(NamedTuple, Generic[T]):
-    """One line of a watch; bookmarks and objects that we cannot read have metadata only."""
-
-    type: str  # ADDED, MODIFIED, DELETED, BOOKMARK or UNREADABLE
-    object: T
-
-
-class _RawList(msgspec.Struct):
-    metadata: ListMeta
-    items: list[msgspec.Raw] | None = None
-
-
-class _RawEvent(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-class _Bookmark(msgspec.Struct):
-    metadata: objects.Meta
-
-
-class _Served(msgspec.Struct):
-    """What the discovery of one group version says."""
-
-    resources: list[_ServedResource] = []
-
-
-class _ServedResource(msgspec.Struct):
-    name: str
 
 
 class Client:
@@ -132,17 +91,7 @@ class Client:
             **({"continue": after} if after else {}),
         }
         body = await self._send(what, "GET", kind.path(namespace=namespace), query=query)
-        try:
-            raw = msgspec.json.decode(body, type=_RawList)
-        except msgspec.DecodeError as error:
-            raise errors.unreadable(what, error) from error
-        items, unreadable = [], []
-        for one in raw.items or ():
-            try:
-                items.append(objects.decode_untrusted(one, kind.type))
-            except msgspec.DecodeError as error:
-                unreadable.append(f"{kind.kind} {_name_of(one)} cannot be read: {error}")
-        return Page(items, raw.metadata.resource_version, raw.metadata.next_page, unreadable)
+        return answers.page(what, kind, body)
 
     async def list(
         self, kind: Kind[T], *, namespace: str = "", selector: str = "", field_selector: str = ""
@@ -196,11 +145,11 @@ class Client:
                 timeout=timeout,
             ) as response:
                 if response.status_code != 200:
-                    body = await _whole(response, what)
+                    body = await answers.whole(response, what)
                     if response.status_code == 401:
                         self._authorization(renewed=True)
                     raise errors.refusal(what, response.status_code, body, response.headers)
-                yield self._events(what, kind, response)
+                yield answers.events(what, kind, response)
         except httpx.HTTPError as error:
             raise errors.unreachable(what, self.access.server, error) from error
 
@@ -250,10 +199,7 @@ class Client:
             if error.reason == "not-found":
                 return frozenset()
             raise
-        try:
-            return frozenset(one.name for one in msgspec.json.decode(body, type=_Served).resources)
-        except msgspec.DecodeError as error:
-            raise errors.unreadable(what, error) from error
+        return answers.plurals(what, body)
 
     async def choose(self, *kinds: Kind[T]) -> Kind[T] | None:
         """The first of the kinds that the API server has; None for none."""
@@ -305,7 +251,7 @@ class Client:
             async with self._http.stream(
                 method, path, params=query, content=body, headers=headers
             ) as response:
-                answer = await _whole(response, what)
+                answer = await answers.whole(response, what)
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise errors.unreachable(what, self.access.server, error) from error
         if response.is_success:
@@ -326,36 +272,6 @@ class Client:
         except msgspec.DecodeError as error:
             raise errors.unreadable(what, error) from error
 
-    async def _events(
-        self, what: str, kind: Kind[T], response: httpx.Response
-    ) -> AsyncIterator[WatchEvent[T]]:
-        async for line in _lines(response, what):
-            try:
-                event = msgspec.json.decode(line, type=_RawEvent)
-                if event.type == "ERROR":
-                    raise errors.watch_refusal(what, bytes(event.object))
-                if event.type == "BOOKMARK":
-                    mark = msgspec.json.decode(event.object, type=_Bookmark)
-                    yield WatchEvent("BOOKMARK", _bare(mark.metadata))
-                else:
-                    yield _change(kind, event)
-            except msgspec.DecodeError as error:
-                raise errors.unreadable(what, error) from error
-
-
-def _bare(metadata: objects.Meta) -> Any:
-    """An object that has metadata only, which is all a bookmark has."""
-    return _Bookmark(metadata)
-
-
-def _change(kind: Kind[T], event: _RawEvent) -> WatchEvent[T]:
-    """An object we cannot read may not end the watch: it would come again with the next one."""
-    try:
-        return WatchEvent(event.type, objects.decode_untrusted(event.object, kind.type))
-    except msgspec.ValidationError:
-        mark = msgspec.json.decode(event.object, type=_Bookmark)
-        return WatchEvent(event.type if event.type == "DELETED" else "UNREADABLE", _bare(mark.metadata))
-
 
 def _again(error: KubeError, method: str, *, renewed: bool) -> bool:
     if error.reason == "throttled":  # refused before it was looked at
@@ -370,34 +286,3 @@ def _selectors(selector: str, field_selector: str) -> dict[str, str]:
         **({"labelSelector": selector} if selector else {}),
         **({"fieldSelector": field_selector} if field_selector else {}),
     }
-
-
-async def _whole(response: httpx.Response, what: str) -> bytes:
-    parts, size = [], 0
-    async for part in response.aiter_bytes():
-        parts.append(part)
-        size += len(part)
-        if size > ANSWER_MAX:
-            raise KubeError("unreadable", f"{what}: the answer is longer than {ANSWER_MAX} bytes")
-    return b"".join(parts)
-
-
-async def _lines(response: httpx.Response, what: str) -> AsyncIterator[bytes]:
-    """The lines of an endless answer; what follows the last line feed when it ends is no line."""
-    rest = bytearray()
-    async for part in response.aiter_bytes():
-        start = len(rest)
-        rest += part
-        while (end := rest.find(b"\n", start)) >= 0:
-            yield bytes(rest[:end])
-            del rest[: end + 1]
-            start = 0
-        if len(rest) > LINE_MAX:
-            raise KubeError("unreadable", f"{what}: an event is longer than {LINE_MAX} bytes")
-
-
-def _name_of(raw: msgspec.Raw) -> str:
-    try:
-        return msgspec.json.decode(raw, type=_Bookmark).metadata.key or "without a name"
-    except msgspec.DecodeError:
-        return "without metadata"

@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from raven.kube.client import Client, WatchEvent
+from raven.kube.answers import WatchEvent
+from raven.kube.client import Client
 from raven.kube.errors import KubeError
 from raven.kube.objects import Kind, Resource
 

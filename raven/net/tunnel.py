@@ -32,6 +32,7 @@ from raven.mux.events import (
 )
 from raven.mux.keepalive import Keepalive
 from raven.mux.resume import Resume
+from raven.net.alarm import Alarm
 from raven.net.stream_table import Accept, Answer, StreamEvent, StreamTable
 from raven.net.succession import Succession
 from raven.net.transport_driver import Carriage
@@ -84,8 +85,7 @@ class Tunnel:
         self._pings: dict[int, Answer] = {}
         self._loops = trio.CancelScope()
         self._room = trio.lowlevel.ParkingLot()  # senders of control messages
-        self._timer = trio.Event()
-        self._timer_at = float("-inf")
+        self._alarm = Alarm(self.connection.next_timeout, self._timed_out)
         self._flushing = False
         self._leaving = False  # we sent a GOAWAY and close when the streams are done
         self._finished = trio.Event()
@@ -205,7 +205,7 @@ class Tunnel:
                     if self._loops.cancel_called:
                         loops.cancel_scope.cancel()
                     self._loops = loops.cancel_scope
-                    loops.start_soon(self._watch)
+                    loops.start_soon(self._alarm.run)
                     self.connection.ping(trio.current_time())  # the first round trip, for status
                     self.flush()
                     task_status.started()
@@ -279,9 +279,7 @@ class Tunnel:
                 self._handle_events()  # what has left may have made room
         finally:
             self._flushing = False
-        at = connection.next_timeout()
-        if at is None or at < self._timer_at:
-            self._timer.set()
+        self._alarm.look()
 
     def _handle_events(self) -> None:
         while events := self.connection.events():
@@ -306,22 +304,11 @@ class Tunnel:
         if (driver := self._transports.driver) is not None:
             driver.scope.cancel()
 
-    async def _watch(self) -> None:
-        while True:
-            at = self.connection.next_timeout()
-            if at is None:
-                return
-            self._timer_at, self._timer = at, trio.Event()
-            with trio.move_on_at(at):
-                await self._timer.wait()
-            if trio.current_time() >= at:
-                # After a busy time bytes may wait in the socket that answer; let the reader take them.
-                for _ in range(3):
-                    await trio.lowlevel.checkpoint()
-                self.connection.handle_timeout(trio.current_time())
-                self.flush()
-                if self.suspended_since is not None and (driver := self._transports.driver) is not None:
-                    driver.scope.cancel()
+    def _timed_out(self) -> None:
+        self.connection.handle_timeout(trio.current_time())
+        self.flush()
+        if self.suspended_since is not None and (driver := self._transports.driver) is not None:
+            driver.scope.cancel()
 
     # For the streams ------------------------------------------------------------------------------
 
@@ -400,11 +387,7 @@ class Tunnel:
 
 
 _HANDLERS: dict[type, Callable[[Tunnel, Any], None]] = {
-    Readable: Tunnel._of_stream,
-    Writable: Tunnel._of_stream,
-    StreamOpened: Tunnel._of_stream,
-    StreamAccepted: Tunnel._of_stream,
-    StreamReset: Tunnel._of_stream,
+    **dict.fromkeys((Readable, Writable, StreamOpened, StreamAccepted, StreamReset), Tunnel._of_stream),
     ControlReceived: Tunnel._on_control,
     DatagramsReceived: Tunnel._on_datagrams,
     Pong: Tunnel._on_pong,
