@@ -2,7 +2,8 @@
 
 The newest list counts, whoever tells it, and is kept in the state directory, so that a restart works while
 the configured gateway is away. One tunnel leads to each gateway, whatever number of addresses do: behind a
-load balancer all have the same one. Who a gateway is says its certificate, never the list.
+load balancer all have the same one. Who a gateway is says its certificate, never the list. A list whose
+addresses nobody answers must not cost the node: then the addresses of the join count as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from raven.errors import StateError
 from raven.registry import files
 
 LIST_FILE = "gateways.json"
+STRANDED = 30.0  # seconds without a tunnel; a gateway that restarts is back before
+_LOOK = 10.0  # seconds between two looks whether there is one
 
 Place = tuple[Address, int]  # an address, and which of the gateways behind it
 
@@ -46,7 +49,9 @@ class Gateways:
         make: Callable[[Address], Uplink],
         drain_seconds: float,
     ) -> None:
-        """`joined` are the addresses told at the join; they count until a gateway has told a list."""
+        """`joined` are the addresses told at the join; they count until a gateway has told a list, and again
+        when no gateway has been reached for STRANDED seconds.
+        """
         self._log = log.get("gateways")
         self._configured = tuple(configured)
         self._cluster = cluster
@@ -54,7 +59,8 @@ class Gateways:
         self._make = make
         self._drain_seconds = drain_seconds
         self._told = self._kept = self._load()
-        self._joined = () if self._told is not None else tuple(joined)
+        self._fallback = tuple(joined)
+        self._joined = () if self._told is not None else self._fallback  # those that count now
         self._uplinks: dict[Place, Uplink] = {}
         self._changed = trio.Event()
         self._follow()
@@ -64,19 +70,25 @@ class Gateways:
         return list(self._uplinks.values())
 
     def learn(self, told: GatewayList) -> None:
-        """Called with every list a gateway tells; an older one, or none at all, changes nothing."""
-        if not told.gateways or (self._told is not None and told.revision <= self._told.revision):
+        """Called with every list a gateway tells; an older one, or none at all, changes nothing.
+
+        Unless the newest led nowhere: whoever told it may have made up its revision as well.
+        """
+        if not told.gateways:
             return
+        if (newest := self._told) is not None and told.revision <= newest.revision:
+            led_nowhere = bool(self._joined)
+            if not led_nowhere or told.gateways == newest.gateways:
+                return
         self._told, self._joined = told, ()
-        self._follow()
-        self._changed.set()
-        self._changed = trio.Event()
+        self._change()
 
     async def run(self) -> None:
         """Keeps a tunnel to each gateway until cancelled."""
         running: dict[Place, tuple[Uplink, trio.CancelScope]] = {}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_list)
+            nursery.start_soon(self._fall_back)
             while True:
                 changed = self._changed
                 for place, uplink in self._uplinks.items():
@@ -102,6 +114,26 @@ class Gateways:
         with trio.move_on_after(self._drain_seconds):
             await uplink.drain("the gateway is not on the list any more")
         scope.cancel()
+
+    async def _fall_back(self) -> None:
+        """Counts the addresses of the join when nobody is reached, until a gateway tells a newer list."""
+        reached = trio.current_time()
+        while self._fallback:
+            await trio.sleep(_LOOK)
+            if self._joined or any(uplink.tunnel is not None for uplink in self.uplinks):
+                reached = trio.current_time()
+            elif trio.current_time() - reached >= STRANDED:
+                self._log.warning(
+                    "no gateway of the list is reached: the addresses of the join count as well",
+                    seconds=round(trio.current_time() - reached),
+                )
+                self._joined = self._fallback
+                self._change()
+
+    def _change(self) -> None:
+        self._follow()
+        self._changed.set()
+        self._changed = trio.Event()
 
     def _follow(self) -> None:
         """Makes the uplinks those that are wanted; the ones that stay are not touched."""

@@ -1,16 +1,18 @@
 """Which gateways an agent dials: those configured, told and kept; and one tunnel for each."""
 
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 import trio
 
 from agent.claims import Claims, Elsewhere
-from agent.gateways import LIST_FILE, Gateways
+from agent.gateways import LIST_FILE, STRANDED, Gateways
 from agent.uplink import Uplink
 from raven.config import Address
 from raven.control.messages import GatewayList, KnownGateway
+from raven.net.tunnel import Tunnel
 from tests.daemons import until
 
 LB = Address("lb", 443)
@@ -22,8 +24,13 @@ class Idle(Uplink):
     def __init__(self, address: Address) -> None:
         self.address = address
         self.expected = ""
+        self.up = False
         self.running = False
         self.drained = ""
+
+    @property
+    def tunnel(self) -> Tunnel | None:
+        return cast("Tunnel", self) if self.up else None
 
     async def run(self) -> None:
         self.running = True
@@ -110,6 +117,50 @@ async def test_uplinks_run_and_end_with_the_list(
         assert isinstance(second, Idle)
         assert (first.running, second.running) == (False, True)
         assert "list" in first.drained
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_list_that_nobody_answers_does_not_strand_the_node(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    of = gateways(tmp_path, joined=(Address("old", 1),))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(of.run)
+        of.learn(told(1, a="a:1"))
+        (listed,) = of.uplinks
+        assert isinstance(listed, Idle)
+        listed.up = True
+        await trio.sleep(3 * STRANDED)
+        assert dialled(of) == [("a:1", "a")]  # reached: there is no need
+        listed.up = False
+        await trio.sleep(STRANDED / 2)
+        assert dialled(of) == [("a:1", "a")]  # a restart is no reason
+        await trio.sleep(STRANDED)
+        assert dialled(of) == [("a:1", "a"), ("old:1", "")]
+        assert listed.running
+        back = of.uplinks[1]
+        assert isinstance(back, Idle)
+        back.up = True
+        of.learn(told(1, a="a:1"))  # as the one it has reached says, and that is no news
+        await trio.sleep(3 * STRANDED)
+        assert dialled(of) == [("a:1", "a"), ("old:1", "")]
+        of.learn(told(2, b="b:1"))
+        assert dialled(of) == [("b:1", "b")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_made_up_revision_counts_no_longer_than_its_list_leads_somewhere(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    of = gateways(tmp_path, joined=(Address("old", 1),))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(of.run)
+        of.learn(told(2**60, thief="thief:1"))
+        of.learn(told(5, a="a:1"))
+        assert dialled(of) == [("thief:1", "thief")]
+        await trio.sleep(2 * STRANDED)  # its certificate was revoked
+        of.learn(told(5, a="a:1"))
+        assert dialled(of) == [("a:1", "a")]
         nursery.cancel_scope.cancel()
 
 
