@@ -216,11 +216,11 @@ class Kubernetes:
 
     def _tunnels(self, node: str, type: str) -> Health | None:
         """What this gateway has measured of a node's tunnel; None for one that never joined."""
-        record = self._of.registry.node(node)
-        if record is None:
-            return None
         live = self._of.table.live(node)
         if live is None:
+            record = self._of.registry.node(node)
+            if record is None:
+                return None
             return absent(record, now=time.time(), up=time.monotonic() - self._of.started)
         if (since := live.tunnel.suspended_since) is not None:  # its streams wait, but it carries nothing
             return Health(False, trio.current_time() - since)

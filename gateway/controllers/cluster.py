@@ -231,16 +231,20 @@ class Cluster:
     def _verdicts(self) -> Verdicts:
         """Of each Gateway's endpoints whether it is down; None for what nobody has measured."""
         assert self.view is not None
+        pods = self.view.gateway_pods()
         return {
             (gateway.metadata.name, one.node_name, one.type): None if health is None else health.is_down()
             for gateway in self.view.gateways.objects.values()
             for one in gateway.spec.endpoints
-            for health in (self._measured(one.node_name, one.type),)
+            for health in (self._shown(one.node_name, one.type, pods),)
         }
 
     def _measured(self, node: str, type: str) -> Health | None:
         """Of a node with a gateway, whether its pod is ready; of an edge, what its tunnel shows."""
         assert self.view is not None
-        if (ready := self.view.gateway_pods().get(node)) is not None:
+        return self._shown(node, type, self.view.gateway_pods())
+
+    def _shown(self, node: str, type: str, pods: Mapping[str, bool]) -> Health | None:
+        if (ready := pods.get(node)) is not None:
             return Health(ready, _ANSWERS_LONG_AGO)
         return self._tunnels(node, type)
