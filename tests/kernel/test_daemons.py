@@ -95,6 +95,12 @@ def site() -> Iterator[Site]:
             pytest.skip(f"no virtual machine: {error}")
         guest = Guest(cloud, built, memory=MEMORY)
         guest.wait()
+        # The guest's kernel is a second behind with what it says of its cable.
+        wait_until(
+            lambda: "NO-CARRIER" not in guest.run("ip link") and "fe80::" in guest.run("ip -6 route"),
+            what="the guest to see its cable",
+            seconds=SLOWLY,
+        )
         guest.run(f"ip addr add {GUEST_POD}/32 dev lo; cp -r /state /tmp/agent; chmod -R go= /tmp/agent")
         yield Site(gateway, guest, third)
 
