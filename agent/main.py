@@ -50,17 +50,19 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     options = config.load(AgentOptions, config=file, given=given)
     log.configure(level=options.log_level, format=options.log_format)
     from agent.app import Agent
+    from agent.parts import Parts
     from raven.registry.agent_state import open_agent
 
     state = open_agent(options.state_dir, now=time.time())
     notifier = Notifier(os.environ)
     try:
-        agent = Agent(
+        parts = Parts(
             options,
             state,
             config=None if file is None else Path(file),
             load=lambda: config.load(AgentOptions, config=file, given=given),
         )
+        agent = Agent(parts)
         trio.run(partial(supervise, reload=agent.reload), lambda stop: agent.serve(stop, notifier), notifier)
     finally:
         state.close()

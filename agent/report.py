@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from agent.parts import Parts
+from agent.uplink import Uplink
 from raven import __version__
 from raven.net.open_streams import listed
 from raven.net.probe import ProbeError
@@ -20,12 +22,10 @@ from raven.net.tunnel import TunnelLost
 from raven.status import AgentSnapshot, PingResult, Streams, UplinkStatus, judged
 
 if TYPE_CHECKING:
-    from agent.app import Agent
-    from agent.uplink import Uplink
     from raven.metrics import Family
 
 
-def snapshot(of: Agent) -> AgentSnapshot:
+def snapshot(of: Parts) -> AgentSnapshot:
     """All there is to know now."""
     return AgentSnapshot(
         node=of.state.node,
@@ -45,7 +45,7 @@ def snapshot(of: Agent) -> AgentSnapshot:
     )
 
 
-def streams(of: Agent) -> Streams:
+def streams(of: Parts) -> Streams:
     """Every stream that is open now."""
     return Streams(
         at=trio.current_time(),
@@ -63,7 +63,7 @@ def uplink_status(uplink: Uplink) -> UplinkStatus:
     return msgspec.structs.replace(status, lane=judged(status.lane))
 
 
-async def ping(of: Agent, name: str) -> PingResult | str:
+async def ping(of: Parts, name: str) -> PingResult | str:
     """A round trip to a gateway through each lane, or a sentence when it is none of ours."""
     found = [
         uplink
@@ -97,7 +97,7 @@ async def ping(of: Agent, name: str) -> PingResult | str:
     )
 
 
-def families(of: Agent) -> Iterator[Family]:
+def families(of: Parts) -> Iterator[Family]:
     """What a scrape of the agent gives."""
     from raven.metrics import Family, by, single
 

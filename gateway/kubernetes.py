@@ -1,8 +1,8 @@
 """Joins the gateway to its Kubernetes cluster: Gateways tell the tunnels, and tunnels the Gateways.
 
-Above it the app, which imports and starts it where the options say so; below it `gateway.controllers`. What
-nodes carry is kept in the state directory, so that a gateway that starts while the API server is away carries
-the packets of all who were known.
+It is one of the gateway's parts where the options say so; below it is `gateway.controllers`. What nodes carry
+is kept in the state directory, so that a gateway that starts while the API server is away carries the packets
+of all who were known.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import trio
@@ -42,10 +42,29 @@ from raven.topology.election import Health
 from raven.topology.model import POD_NETWORKS_MAX, IPNetwork
 
 if TYPE_CHECKING:
-    from gateway.app import Gateway
+    from gateway.network import GatewayNetwork
+    from gateway.options import GatewayOptions
+    from gateway.sharing import Sharing
+    from gateway.tunnels import TunnelTable
+    from raven.config import Address
+    from raven.registry.gateway_state import GatewayState
+    from raven.registry.interface import Registry
 
 KEPT = "kubernetes.json"  # in the state directory
 SETTLE = 0.2  # seconds in which changes of Gateways gather before the tunnels follow
+
+
+class Host(Protocol):
+    """What it needs of its gateway; the network once it runs."""
+
+    options: GatewayOptions
+    state: GatewayState
+    registry: Registry
+    table: TunnelTable
+    network: GatewayNetwork
+    advertise: Address
+    sharing: Sharing | None
+    started: float  # time.monotonic()
 
 
 class _Kept(msgspec.Struct):
@@ -59,7 +78,7 @@ class _Kept(msgspec.Struct):
 class Kubernetes:
     """One gateway's ties to its cluster."""
 
-    def __init__(self, of: Gateway) -> None:
+    def __init__(self, of: Host) -> None:
         """ConfigError where there is no cluster to be found."""
         options = of.options
         access = find_access(options.kubernetes_kubeconfig)

@@ -53,6 +53,7 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     from gateway.addresses import certified_hosts, host_name
     from gateway.app import Gateway
     from gateway.following import CopiedRegistry
+    from gateway.parts import Parts
     from raven.registry.follower_state import read_follower_file
     from raven.registry.gateway_state import open_gateway
     from raven.registry.shared_state import drop_shared_file
@@ -81,9 +82,10 @@ def _run(given: dict[str, Any], file: str | None) -> None:
             kind = CopiedRegistry if follows else SqliteRegistry
             registry = kind(state.registry, now=time.time())
         try:
-            gateway = Gateway(options, state, registry, sharing=sharing)
+            parts = Parts(options, state, registry, sharing=sharing)
+            gateway = Gateway(parts)
             if not registry.nodes() and not follows:
-                _invite(options.state_dir, str(gateway.advertise))
+                _invite(options.state_dir, str(parts.advertise))
             trio.run(
                 partial(supervise, reload=gateway.reload),
                 lambda stop: gateway.serve(stop, notifier),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from gateway.parts import Parts
 from gateway.tunnels import NodeTunnel
 from raven import __version__
 from raven.net.open_streams import listed
@@ -32,11 +33,10 @@ from raven.status import (
 )
 
 if TYPE_CHECKING:
-    from gateway.app import Gateway
     from raven.metrics import Family
 
 
-def snapshot(of: Gateway) -> GatewaySnapshot:
+def snapshot(of: Parts) -> GatewaySnapshot:
     """All there is to know now."""
     problems = [*of.problems, *of.oam.problems(), *of.network.problems()]
     if of.kubernetes is not None:
@@ -66,7 +66,7 @@ def snapshot(of: Gateway) -> GatewaySnapshot:
     )
 
 
-def _gateways(of: Gateway) -> list[PeerGateway]:
+def _gateways(of: Parts) -> list[PeerGateway]:
     """The other gateways of the list, as far as this one sees them."""
     found = []
     for known in of.broadcast.gateways.gateways:
@@ -90,7 +90,7 @@ def _gateways(of: Gateway) -> list[PeerGateway]:
     return found
 
 
-def _node(of: Gateway, record: NodeRecord) -> NodeStatus:
+def _node(of: Parts, record: NodeRecord) -> NodeStatus:
     live = of.table.live(record.name)
     last_seen: float | None = None
     if live is not None:
@@ -131,7 +131,7 @@ def _stream_lane(live: NodeTunnel | None, last_seen: float | None) -> Lane:
     )
 
 
-def _packet_lane(of: Gateway, name: str, live: NodeTunnel | None) -> Lane:
+def _packet_lane(of: Parts, name: str, live: NodeTunnel | None) -> Lane:
     if live is not None and live.hello.packets is None:
         return Lane(state="off", detail=live.hello.no_packets_reason or "the agent brings no packets")
     lane = of.network.node_lane(name)
@@ -141,7 +141,7 @@ def _packet_lane(of: Gateway, name: str, live: NodeTunnel | None) -> Lane:
     return lane
 
 
-def streams(of: Gateway) -> Streams:
+def streams(of: Parts) -> Streams:
     """Every stream that is open now."""
     return Streams(
         at=trio.current_time(),
@@ -153,7 +153,7 @@ def streams(of: Gateway) -> Streams:
     )
 
 
-async def ping(of: Gateway, name: str) -> PingResult | str:
+async def ping(of: Parts, name: str) -> PingResult | str:
     """A round trip through each lane, or a sentence when there is no such node."""
     record = of.registry.node(name)
     if record is None:
@@ -186,7 +186,7 @@ async def ping(of: Gateway, name: str) -> PingResult | str:
     )
 
 
-def families(of: Gateway) -> Iterator[Family]:
+def families(of: Parts) -> Iterator[Family]:
     """What a scrape of the gateway gives."""
     from raven.metrics import Family, by, single
 

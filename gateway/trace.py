@@ -7,10 +7,12 @@ The gateway's policy judges whoever asks at the status socket as it does at the 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from gateway.parts import Parts
+from gateway.tunnels import NodeTunnel
 from raven.control.messages import decode_opened_untrusted
 from raven.errors import PeerError
 from raven.net.status_socket import TraceRequest
@@ -21,14 +23,10 @@ from raven.oam.target import Target
 from raven.spans import age
 from raven.status import Hop, TraceResult
 
-if TYPE_CHECKING:
-    from gateway.app import Gateway
-    from gateway.tunnels import NodeTunnel
-
 PING_MAX: Final = 10.0  # seconds; a satellite and a queue take two
 
 
-async def trace(of: Gateway, request: TraceRequest, asker: Asker) -> TraceResult | str:
+async def trace(of: Parts, request: TraceRequest, asker: Asker) -> TraceResult | str:
     """The hops as far as the request comes, or a sentence when there is no such node."""
     record = of.registry.node(request.node)
     if record is None:
@@ -48,7 +46,7 @@ async def trace(of: Gateway, request: TraceRequest, asker: Asker) -> TraceResult
     return TraceResult(node=request.node, hops=hops)
 
 
-async def _node(of: Gateway, node: str, live: NodeTunnel | None, last_seen: float | None) -> Hop:
+async def _node(of: Parts, node: str, live: NodeTunnel | None, last_seen: float | None) -> Hop:
     who = f"raven://{of.state.cluster}/node/{node}"
     if live is None:
         since = (
@@ -71,7 +69,7 @@ async def _node(of: Gateway, node: str, live: NodeTunnel | None, last_seen: floa
     return Hop(name="node", who=who, rtt_ms=1e3 * rtt, detail=detail)
 
 
-async def _target(of: Gateway, request: TraceRequest, asker: Asker) -> Hop:
+async def _target(of: Parts, request: TraceRequest, asker: Asker) -> Hop:
     """Connects to the target as a request would, judged and audited like one, and sends nothing."""
     requests = of.oam.requests
     record = requests.new(asker, "TRACE")

@@ -13,6 +13,7 @@ import trio.testing
 from gateway import report
 from gateway.app import Gateway
 from gateway.options import GatewayOptions
+from gateway.parts import Parts
 from gateway.tunnels import NodeTunnel
 from raven.config import load
 from raven.control.messages import AgentHello, PacketReport
@@ -28,14 +29,14 @@ from tests.daemons import free_port
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+def make(tmp_path: Path) -> Iterator[Callable[..., Parts]]:
     """Makes a gateway that has not started, with the node shop-1 in its registry."""
     state = open_gateway(
         tmp_path / "state", hosts=["127.0.0.1"], name="gw-1", cluster="test", now=time.time()
     )
     registry = SqliteRegistry(state.registry, now=time.time())
 
-    def make(*, packets: bool = False, **more: str) -> Gateway:
+    def make(*, packets: bool = False, **more: str) -> Parts:
         given = {
             "state_dir": str(tmp_path / "state"),
             "agents_listen": f"127.0.0.1:{free_port()}",
@@ -45,7 +46,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
             "no_packets": not packets,
             **more,
         }
-        return Gateway(load(GatewayOptions, given=given), state, registry)
+        return Parts(load(GatewayOptions, given=given), state, registry)
 
     _enrol(registry, "shop-1")
     yield make
@@ -111,7 +112,7 @@ def _live(*, heard: float, reason: str = "no TUN") -> NodeTunnel:
 
 
 async def test_a_node_whose_last_answer_is_70_seconds_old_is_not_connected(
-    make: Callable[..., Gateway],
+    make: Callable[..., Parts],
 ) -> None:
     gateway = make()
     for heard, connected, lane in ((5.0, True, "up"), (70.0, False, "stale")):
@@ -126,7 +127,7 @@ async def test_a_node_whose_last_answer_is_70_seconds_old_is_not_connected(
         gateway.table.remove(live)
 
 
-async def test_a_node_without_a_tunnel(make: Callable[..., Gateway]) -> None:
+async def test_a_node_without_a_tunnel(make: Callable[..., Parts]) -> None:
     gateway = make()
     (node,) = report.snapshot(gateway).nodes
     assert (node.last_seen_s, node.stream.detail) == (None, "it joined, and never connected")
@@ -136,14 +137,14 @@ async def test_a_node_without_a_tunnel(make: Callable[..., Gateway]) -> None:
     assert (node.stream_lane, node.stream.detail) == ("down", "it has no tunnel")
 
 
-async def test_why_a_node_brings_no_packets(make: Callable[..., Gateway]) -> None:
+async def test_why_a_node_brings_no_packets(make: Callable[..., Parts]) -> None:
     gateway = make()
     gateway.table.add(_live(heard=1.0, reason="this machine has no /dev/net/tun"))
     (node,) = report.snapshot(gateway).nodes
     assert (node.packet_lane, node.packets.detail) == ("off", "this machine has no /dev/net/tun")
 
 
-async def test_ping(make: Callable[..., Gateway]) -> None:
+async def test_ping(make: Callable[..., Parts]) -> None:
     gateway = make()
     assert "no node named nobody has joined" in str(await report.ping(gateway, "nobody"))
     down = await report.ping(gateway, "shop-1")
@@ -155,7 +156,7 @@ async def test_ping(make: Callable[..., Gateway]) -> None:
 
 
 async def test_a_fault_of_the_packet_lane_leaves_the_streams_alone(
-    make: Callable[..., Gateway], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = make(packets=True)
 
@@ -165,7 +166,7 @@ async def test_a_fault_of_the_packet_lane_leaves_the_streams_alone(
     monkeypatch.setattr(gateway.network, "run", broken)
     stop = Stop()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(gateway.serve, stop, Notifier({}))
+        nursery.start_soon(Gateway(gateway).serve, stop, Notifier({}))
         with trio.fail_after(10):
             while not gateway.problems:
                 await trio.testing.wait_all_tasks_blocked(0.01)
@@ -179,7 +180,7 @@ async def test_a_fault_of_the_packet_lane_leaves_the_streams_alone(
         stop.ask()
 
 
-async def test_an_agents_word_about_its_end_is_shown(make: Callable[..., Gateway]) -> None:
+async def test_an_agents_word_about_its_end_is_shown(make: Callable[..., Parts]) -> None:
     gateway = make(packets=True, wg_listen="127.0.0.1:4500")
     live = _live(heard=1.0)
     live.hello = AgentHello(version=1, node="shop-1", software="9", packets=None, no_packets_reason="")
