@@ -237,7 +237,7 @@ class Gateway:
                     self._log.error("the CA was not changed", why=told)
                 continue
             overlap = parts.state.previous is not None
-            self._log.info("the CA has changed", pin=pin_text(parts.state.authority.pin), overlap=overlap)
+            self._log.info("the CA has changed", pin=pin_text(parts.state.pin), overlap=overlap)
             for live in parts.table.connected():
                 with suppress(TunnelLost):
                     await live.send(parts.trust.hello_again(live.node, live.serial, now=time.time()))

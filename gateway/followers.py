@@ -27,6 +27,7 @@ from raven.control.copies import (
     FromFollower,
     Issued,
     NotIssued,
+    Trusted,
     Used,
     decode_follower_untrusted,
 )
@@ -105,7 +106,7 @@ class Followers:
                 self._log.info(
                     "gateway follows", gateway=name, address=hello.address, software=hello.software
                 )
-                nursery.start_soon(self._send_copies, tunnel, name, hashed)
+                nursery.start_soon(self._send_news, tunnel, name, hashed)
                 async for data in tunnel.control:
                     message = decode_follower_untrusted(data)
                     # In turn: one gateway's questions wait for each other, never for another gateway's.
@@ -123,12 +124,17 @@ class Followers:
             self._log.error("registry", why=str(error))
             tunnel.abort("registry", "the registry does not answer; the log of the followed gateway says why")
 
-    async def _send_copies(self, tunnel: Tunnel, name: str, hashed: bytes) -> None:
-        """The whole registry with every change of it; a storm of changes becomes two copies a second."""
-        sent = -1
+    async def _send_news(self, tunnel: Tunnel, name: str, hashed: bytes) -> None:
+        """The CA with every change of it, and the whole registry: a storm of changes becomes two copies a
+        second.
+        """
+        sent, told = -1, None
         try:
             while True:
                 self._registry.check_gateway(name, key_hash=hashed)
+                if told != (trusted := (self._state.ca_pem, self._state.previous)):
+                    told = trusted
+                    await tunnel.send_control(encode(self._trusted()))
                 if (newest := self._registry.copy_revision()) != sent:
                     sent = newest
                     for page in await trio.to_thread.run_sync(self._registry.copy):
@@ -141,6 +147,14 @@ class Followers:
         except StateError as error:
             self._log.error("registry", why=str(error))
             tunnel.abort("registry", "the registry does not answer; the log of the followed gateway says why")
+
+    def _trusted(self) -> Trusted:
+        previous = self._state.previous
+        return Trusted(
+            ca_pem=self._state.ca_pem,
+            link_pem=previous.link_pem if previous is not None else "",
+            overlap=previous is not None,
+        )
 
     async def _answer(self, tunnel: Tunnel, name: str, hashed: bytes, message: FromFollower) -> None:
         now = time.time()

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import trio
-from cryptography import x509
 
+from gateway.own_certificate import OwnCertificate
 from raven import __version__, log
 from raven.config import Address
 from raven.control.copies import (
@@ -30,6 +30,7 @@ from raven.control.copies import (
     FromFollower,
     Issued,
     NotIssued,
+    Trusted,
     Used,
     decode_followed_untrusted,
 )
@@ -41,9 +42,6 @@ from raven.net.proxy import DIRECT, Ways
 from raven.net.tls import ca_label, check_gateway, follower_context
 from raven.net.tls_stream import TLSStream, client_handshake
 from raven.net.tunnel import Tunnel, TunnelLost
-from raven.pki.certificate import check_leaf_untrusted
-from raven.pki.csr import key_hash, make_csr
-from raven.pki.identity import Role
 from raven.registry.gateway_state import GatewayState
 from raven.registry.interface import CertificateRecord
 from raven.registry.sqlite import SqliteRegistry
@@ -52,7 +50,6 @@ from raven.status import Lane, LaneState
 HANDSHAKE_MAX = 10.0  # seconds
 ANSWER_MAX = 20.0  # seconds; the followed gateway waits for its disk
 PAGES_MAX = 2000  # of one copy: a million nodes
-OWN_INTERVAL = 3600.0  # seconds between two looks at this gateway's own certificate
 
 
 class CopiedRegistry(SqliteRegistry):
@@ -81,13 +78,13 @@ class Following:
         renewed: Callable[[], None],
         ways: Ways = DIRECT,
     ) -> None:
-        """`changed` is called with every new copy, `renewed` when gateway.crt was replaced."""
+        """`changed` is called with every new copy, `renewed` when gateway.crt or the CA was replaced."""
         self.followed = followed
         self._state = state
         self._registry = registry
         self._advertise = advertise
         self._changed = changed
-        self._renewed = renewed
+        self._own = OwnCertificate(state, ask=self._ask_own, renewed=renewed)
         self._ways = ways
         self._log = log.get("follow")
         self._tunnel: Tunnel | None = None
@@ -111,7 +108,7 @@ class Following:
         """Until cancelled."""
         attempts = 0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_certificate)
+            nursery.start_soon(self._own.run)
             while True:
                 copied = self._copied
                 problem = await self._attempt()
@@ -271,6 +268,8 @@ class Following:
                             await trio.to_thread.run_sync(self._registry.take_copy, pages)
                             pages = []
                             self._copied_all(tunnel)
+                    case Trusted() as said:
+                        self._own.hear(said)
                     case answer:
                         if (waiting := self._answers.pop(answer.number, None)) is not None:
                             waiting.send_nowait(answer)
@@ -290,26 +289,6 @@ class Following:
         self._lane_state, self._doing, self._told = "up", "", ""
         self._changed()
 
-    async def _keep_certificate(self) -> None:
-        """This gateway's own certificate, renewed at two thirds of its life."""
-        while True:
-            await trio.sleep(OWN_INTERVAL if time.time() < self._state.leaf.renew_at else 60.0)
-            if time.time() < self._state.leaf.renew_at:
-                continue
-            try:
-                await self._renew_own()
-            except (RavenError, OSError) as error:
-                self._log.error("this gateway's certificate was not renewed", why=str(error))
-
-    async def _renew_own(self) -> None:
-        now = time.time()
-        key = self._state.load_key(now=now)
-        question = AskOwn(number=next(self._numbers), csr_pem=make_csr(key, self._state.name))
-        record = await self._ask(question, question.number)
-        ca = x509.load_pem_x509_certificate(self._state.ca_pem.encode())
-        leaf = check_leaf_untrusted(record.pem, ca, role=Role.GATEWAY, cluster=self._state.cluster, now=now)
-        if leaf.identity.name != self._state.name or leaf.key_hash != key_hash(key.public_key()):
-            raise PeerError("wrong-certificate", f"a certificate of {leaf.identity} came, not of our key")
-        self._state.install(leaf.pem)
-        self._renewed()
-        self._log.info("renewed this gateway's certificate")
+    async def _ask_own(self, csr_pem: str) -> CertificateRecord:
+        question = AskOwn(number=next(self._numbers), csr_pem=csr_pem)
+        return await self._ask(question, question.number)

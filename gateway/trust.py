@@ -48,11 +48,13 @@ class Trust:
             gateway=state.name,
             cluster=state.cluster,
             software=__version__,
-            ca_pem=state.ca_pem if state.follower is None else "",  # its own word on it counts
+            ca_pem=state.ca_pem,
             ca_link_pem=previous.link_pem if previous else "",
             ca_overlap=previous is not None,
         )
-        self.outdated = self._outdated if previous is not None else None
+        # A follower's copy has no certificates in it: the gateway with the CA says whose are due.
+        judges = previous is not None and state.own_authority is not None
+        self.outdated = self._outdated if judges else None
 
     def shown(self, stream: TLSStream) -> str:
         """The CA before, where the other end has asked for its certificate; "" for the current one."""

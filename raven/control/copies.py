@@ -141,6 +141,14 @@ class Issued(Message, frozen=True, kw_only=True, tag="issued"):
     pem: CertificatePem
 
 
+class Trusted(Message, frozen=True, kw_only=True, tag="trusted"):
+    """Followed, first and with every change: the CA there is now."""
+
+    ca_pem: CertificatePem
+    link_pem: Annotated[str, msgspec.Meta(max_length=16384)]  # by the CA before; "" where none is trusted
+    overlap: bool  # the CA before is trusted too
+
+
 class NotIssued(Message, frozen=True, kw_only=True, tag="not-issued"):
     number: Number
     reason: Sentence  # a constant word
@@ -148,7 +156,7 @@ class NotIssued(Message, frozen=True, kw_only=True, tag="not-issued"):
 
 
 FromFollower = FollowerHello | AskJoin | AskRenewal | AskOwn | Used
-FromFollowed = Copy | Issued | NotIssued
+FromFollowed = Copy | Issued | NotIssued | Trusted
 
 _follower: msgspec.json.Decoder[FromFollower] = msgspec.json.Decoder(FromFollower)
 _followed: msgspec.json.Decoder[FromFollowed] = msgspec.json.Decoder(FromFollowed)

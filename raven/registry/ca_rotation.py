@@ -117,6 +117,46 @@ def take_staged(directory: Path, issue_gateway: Callable[[Authority], str], *, n
         raise files.failed(directory, "change the CA in this directory", error) from error
 
 
+def take_followed(directory: Path, *, ca_pem: str, link_pem: str) -> None:
+    """In a gateway that follows another one: `ca_pem` becomes the CA, and the one there is the one before.
+
+    No key of either is here; the gateway's certificate stays what it shows those who know the CA before.
+    """
+    try:
+        with alone(directory):
+            for leftover in (directory / "next", directory / "previous"):
+                if leftover.exists():
+                    _remove(leftover)
+            staged = directory / "next"
+            files.make_directory(staged)
+            files.write(staged / "gateway.crt", files.read(directory / "gateway.crt"))
+            files.write(staged / "old.crt", files.read(directory / "ca.crt"))
+            files.write(staged / "link.crt", link_pem.encode("ascii"))
+            files.write(staged / "ca.crt", ca_pem.encode("ascii"))
+            staged.rename(directory / "switching")  # from here on it happens, whatever interrupts it
+            files.sync_directory(directory)
+            _switch(directory, directory / "switching")
+    except OSError as error:
+        raise files.failed(directory, "change the CA in this directory", error) from error
+
+
+def finish_followed(directory: Path, *, now: float) -> bool:
+    """Ends there what `take_followed` began, and an overlap that is over; whether anything changed."""
+    try:
+        with alone(directory):
+            switching, previous = directory / "switching", directory / "previous"
+            changed = switching.exists()
+            if changed:
+                _switch(directory, switching)
+            if _is_over(previous, now):
+                _remove(previous)
+                (directory / "trust.crt").unlink(missing_ok=True)
+                changed = True
+            return changed
+    except OSError as error:
+        raise files.failed(directory, "change the CA in this directory", error) from error
+
+
 def is_changing(directory: Path, *, now: float) -> bool:
     """Whether `take_staged` has something to do. Cheap enough to ask every second."""
     previous = (directory / "previous").exists()

@@ -18,7 +18,14 @@ from raven.errors import ConfigError, StateError
 from raven.keys import PrivateKey, PublicKey
 from raven.names import is_cluster, is_name
 from raven.pki.ca import Authority, canonical_host
-from raven.pki.certificate import Leaf, load_ca_certificate, load_leaf, pin_of
+from raven.pki.certificate import (
+    Leaf,
+    check_link_untrusted,
+    load_ca_certificate,
+    load_leaf,
+    pin_of,
+    read_ca_untrusted,
+)
 from raven.pki.csr import Key, key_hash, key_pem, load_key, new_key
 from raven.pki.identity import gateway_identity
 from raven.registry import ca_rotation, files, shared_ca
@@ -46,6 +53,7 @@ class GatewayState:
     first_start: bool  # the CA was made just now
     previous: ca_rotation.Previous | None = None  # the CA before, while it is trusted too
     follower: FollowerFile | None = None  # whom it follows, if anybody
+    _ca_changed: bool = False  # by `follow_ca`, since `follow_rotation` was asked
 
     @property
     def authority(self) -> Authority:
@@ -79,10 +87,17 @@ class GatewayState:
         return True
 
     def follow_rotation(self, *, now: float, random: Random = os.urandom) -> bool:
-        """True when the CA has changed, by a command or in the cluster: then load everything again."""
-        if self.own_authority is None or not (
-            ca_rotation.is_changing(self.directory, now=now) or shared_ca.is_adopted(self.directory)
-        ):
+        """True when the CA has changed, by a command, in the cluster or where another is followed: then load
+        everything again.
+        """
+        if self.own_authority is None:
+            over = ca_rotation.is_changing(self.directory, now=now)
+            if over and ca_rotation.finish_followed(self.directory, now=now):
+                self.previous = ca_rotation.load_previous(self.directory)
+                self._ca_changed = True
+            changed, self._ca_changed = self._ca_changed, False
+            return changed
+        if not (ca_rotation.is_changing(self.directory, now=now) or shared_ca.is_adopted(self.directory)):
             return False
         _take_authority(self.directory, self.name, self.hosts, now, random)
         self.own_authority = _authority(self.directory, self.cluster, now, random)
@@ -98,6 +113,31 @@ class GatewayState:
         """Called by a gateway that follows another one with its next certificate, which was checked."""
         files.write(self.certificate, certificate_pem.encode())
         self.leaf = load_leaf(certificate_pem.encode())
+
+    def follow_ca(self, *, ca_pem: str, link_pem: str, overlap: bool) -> bool:
+        """Called by a gateway that follows another one with that one's word on the CA; whether that is news.
+
+        PeerError "bad-ca", "bad-link" when the CA there is does not vouch for it.
+        """
+        known, following = load_ca_certificate(self.ca_pem.encode()), read_ca_untrusted(ca_pem)
+        check_link_untrusted(ca_pem, following, following)
+        if pin_of(following) != pin_of(known):
+            check_link_untrusted(link_pem, known, following)
+            ca_rotation.take_followed(self.directory, ca_pem=ca_pem, link_pem=link_pem)
+            self.ca_pem = ca_pem
+        elif self.previous is not None and not overlap:
+            ca_rotation.retire(self.directory)
+            ca_rotation.finish_followed(self.directory, now=0)
+        else:
+            return False
+        self.previous = ca_rotation.load_previous(self.directory)
+        self._ca_changed = True
+        return True
+
+    @property
+    def pin(self) -> bytes:
+        """Of the current CA."""
+        return pin_of(load_ca_certificate(self.ca_pem.encode()))
 
     def close(self) -> None:
         """Lets another gateway have the directory."""
@@ -174,6 +214,7 @@ def _open_follower(
     for option, given, joined in (("name", name, follower.name), ("cluster", cluster, follower.cluster)):
         if given and given != joined:
             raise ConfigError(f"{option} {given}: {directory} has joined as {joined}")
+    ca_rotation.finish_followed(directory, now=now)
     path = directory / "ca.crt"
     try:
         ca_pem = files.read(path).decode("ascii", "replace")
@@ -197,6 +238,7 @@ def _open_follower(
         wg_public_key=DhPrivateKey(wg_private_key).public,
         lock=lock,
         first_start=False,
+        previous=ca_rotation.load_previous(directory),
         follower=follower,
     )
 

@@ -1,13 +1,18 @@
 """Two gateways without Kubernetes, as processes: one with the CA, one that follows it."""
 
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
 
+from raven.errors import PeerError
+from raven.pki.certificate import Leaf, check_leaf_untrusted, load_ca_certificate, load_leaf, pin_of
+from raven.pki.identity import Role
 from raven.status import AgentSnapshot
 from tests.daemons import AGENT, GATEWAY, Daemon, Loopback, command, loopback, until
 
@@ -24,6 +29,43 @@ async def _up(agent: Daemon, *names: str, seconds: float = 20) -> AgentSnapshot:
         return {uplink.name for uplink in now.uplinks if uplink.lane.state == "up"} == set(names)
 
     return await until(agent.agent_snapshot, good, f"tunnels to {names}", seconds=seconds)
+
+
+def pins(path: Path) -> list[bytes]:
+    return [pin_of(one) for one in x509.load_pem_x509_certificates(path.read_bytes())]
+
+
+def leaf(path: Path) -> Leaf:
+    return load_leaf((path / "gateway.crt" if path.is_dir() else path).read_bytes())
+
+
+async def _ca(net: Loopback, verb: str) -> None:
+    ran = await command(GATEWAY, "ca", verb, "--state-dir", net.state)
+    assert ran.code == 0, ran.err
+
+
+def _first_pin(net: Loopback) -> Callable[[], Awaitable[bytes]]:
+    """The CA that the gateway has."""
+
+    async def read() -> bytes:
+        return pins(net.state / "ca.crt")[0]
+
+    return read
+
+
+def _signed_by(net: Loopback) -> Callable[[], Awaitable[bytes]]:
+    """The CA that has signed the gateway's certificate; b"" for another than the one it has."""
+
+    async def read() -> bytes:
+        ca = load_ca_certificate((net.state / "ca.crt").read_bytes())
+        with suppress(PeerError):
+            check_leaf_untrusted(
+                leaf(net.state).pem, ca, role=Role.GATEWAY, cluster=leaf(net.state).identity.cluster, now=None
+            )
+            return pin_of(ca)
+        return b""
+
+    return read
 
 
 async def _reach(net: Loopback, target: str) -> bytes:
@@ -120,6 +162,34 @@ async def test_a_removed_gateway_is_left_and_gets_no_copies(net: Loopback) -> No
             await first.refused("gateway-unknown")
             told = await until(second.gateway_snapshot, lambda now: bool(now.problems), "the sentence")
             assert "has not joined here, or was removed since" in " ".join(told.problems)
+
+
+async def test_a_new_ca_reaches_followers_and_their_agents(net: Loopback) -> None:
+    """Tunnels to both stay up meanwhile, and everybody comes back after the CA before is gone."""
+    async with net.gateway():
+        await net.join("shop-1")
+        other = await net.follower("gw-2")
+        (old,) = pins(net.state / "ca.crt")
+        async with other.gateway() as second, net.agent("shop-1") as agent:
+            before = await _up(agent, "gw-1", "gw-2")
+            await _ca(net, "rotate")
+            new = await until(_first_pin(other), lambda pin: pin != old, "the new CA at the follower")
+            assert new == pins(net.state / "ca.crt")[0]
+            await until(_signed_by(other), lambda pin: pin == new, "a certificate of the new CA", seconds=20)
+            assert pins(other.state / "trust.crt") == [new, old]
+            assert leaf(other.state / "previous" / "gateway.crt").key_hash == leaf(other.state).key_hash
+            now = await _up(agent, "gw-1", "gw-2")
+            assert [one.attempts for one in now.uplinks] == [one.attempts for one in before.uplinks]
+            await _ca(net, "retire")
+
+            async def gone() -> bool:
+                return not (other.state / "previous").exists() and not (other.state / "trust.crt").exists()
+
+            await until(gone, bool, "the old CA to go")
+            assert (await second.gateway_snapshot()).problems == []
+            await second.stop()
+        async with other.gateway(), net.agent("shop-1") as agent:
+            await _up(agent, "gw-1", "gw-2")
 
 
 async def test_tokens_are_for_what_they_say(net: Loopback) -> None:
