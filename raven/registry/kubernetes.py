@@ -258,9 +258,9 @@ class KubernetesRegistry(SqliteRegistry):
         with self._lock:
             gone = [name for name, version in nodes.items() if version >= self._versions.get(name, 0)]
             for name in gone:
-                had = self._versions.pop(name, 0)
                 # Whoever asked and was told that there is none names no version.
-                self._ended[name] = had if nodes[name] == sys.maxsize else max(had, nodes[name])
+                told = 0 if nodes[name] == sys.maxsize else nodes[name]
+                self._ended[name] = max(self._versions.pop(name, 0), self._ended.pop(name, 0), told)
                 self._noted.pop(name, None)
             while len(self._ended) > ENDED_MAX:
                 del self._ended[next(iter(self._ended))]

@@ -68,7 +68,7 @@ class Follow:
         self._importing = ""  # a sentence while the import does not get on
         self._ca_problem = ""
         self._spoiled: dict[str, str] = {}  # object: what is wrong with it
-        self._nodes: dict[str, tuple[ConfigMap | None, ConfigMap | None]] = {}  # object: before, now
+        self._nodes: dict[str, tuple[ConfigMap | None, ConfigMap | None]] = {}  # object: last known, now
         self._doubtful: set[str] = set()  # nodes to be asked about: gone by the watch, written by us since
         self._secrets = False  # whether one has changed
         self._news = trio.Event()
@@ -156,9 +156,7 @@ class Follow:
     def _node_changed(self, before: ConfigMap | None, after: ConfigMap | None) -> None:
         obj = after or before
         assert obj is not None
-        name = obj.metadata.name
-        earlier = self._nodes.get(name)
-        self._nodes[name] = (earlier[0] if earlier is not None else before), after
+        self._nodes[obj.metadata.name] = before, after
         self._news.set()
 
     def _secret_changed(self, before: Secret | None, after: Secret | None) -> None:
@@ -275,6 +273,9 @@ class Follow:
             raise KubeError("invalid", str(error)) from error
         if after is not obj:
             await trio.to_thread.run_sync(lambda: registry.take([after], now=time.time()))
+            if self.nodes.get(after.metadata.key) is None:  # gone meanwhile, and perhaps since before that
+                self._doubtful.add(name)
+                self._news.set()
         registry.written(name, noted)
 
     async def _import(self, registry: KubernetesRegistry, imported: Callable[[], None]) -> None:

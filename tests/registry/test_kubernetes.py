@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -238,6 +239,21 @@ async def test_an_answer_that_is_older_than_the_removal_brings_nobody_back(
         assert one.registry.forget({"shop-1": version_of(written)}, now=NOW) == []  # as the watch tells it
         assert one.registry.node("shop-1") is None
         assert one.registry.take([written], now=NOW) == {}
+        assert one.registry.node("shop-1") is None
+
+
+async def test_a_change_and_a_removal_at_once_bring_nobody_back(api: FakeApi, tmp_path: Path) -> None:
+    """The answer to the change comes last."""
+    async with following(api, tmp_path / "1") as one:
+        await trio.to_thread.run_sync(one.registry.add_token, TOKEN)
+        await one.enrol("shop-1", "01")
+        await until(lambda: bool(one.follow.nodes.objects), "the watch")
+        changed = await one.follow.store.allow_pods("shop-1", ("10.9.0.0/16",))
+        assert changed is not None
+        api.remove("configmaps", "raven-system/raven-node-shop-1")
+        await until(lambda: one.registry.node("shop-1") is None, "the node to go")
+        assert one.registry.forget({"shop-1": sys.maxsize}, now=NOW) == []  # asked about as well
+        assert one.registry.take([changed], now=NOW) == {}
         assert one.registry.node("shop-1") is None
 
 
