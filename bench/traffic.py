@@ -1,7 +1,8 @@
 """The two ends of a measured TCP stream: a server program at the edge, and clients as functions.
 
-The first byte that a client sends says what it wants: `d` zeros until it closes, `u` a count of what it
-sends, `e` the same byte back, `b` a count and so many bytes back, `p` each byte back until it closes.
+The first byte that a client sends says what it wants: `d` zeros until it closes, `u` a count of the zeros it
+sends and the one at their end, `c` a count of what it sends until it says EOF, `e` the same byte back, `b` a
+count and so many bytes back, `p` each byte back until it closes.
 Blocking sockets and large buffers: what is measured is the way between.
 
     python -m bench.traffic PORT        serves on 127.0.0.1
@@ -35,6 +36,8 @@ def _serve_one(peer: socket.socket) -> None:
                     while True:
                         peer.sendall(zeros)
                 case b"u":
+                    peer.sendall(_COUNT.pack(_count_to_one(peer)))
+                case b"c":
                     peer.sendall(_COUNT.pack(_drain(peer, None)))
                 case b"e":
                     peer.sendall(b"e")
@@ -59,6 +62,17 @@ def _drain(peer: socket.socket, until: float | None) -> int:
     return total
 
 
+def _count_to_one(peer: socket.socket) -> int:
+    """Bytes up to the first that is not zero."""
+    buffer = bytearray(_BUFFER)
+    total = 0
+    while got := peer.recv_into(buffer):
+        total += got
+        if buffer[got - 1]:
+            break
+    return total
+
+
 def download(peer: socket.socket, seconds: float) -> float:
     """Gb/s from the server through `peer`."""
     peer.sendall(b"d")
@@ -69,15 +83,30 @@ def download(peer: socket.socket, seconds: float) -> float:
 
 
 def upload(peer: socket.socket, seconds: float) -> float:
-    """Gb/s to the server through `peer`, as the server counted them."""
+    """Gb/s to the server through `peer`, as the server counted them. Not every way has a half-close."""
     zeros = bytes(_BUFFER)
     began = time.perf_counter()
     peer.sendall(b"u")
     while time.perf_counter() - began < seconds:
         peer.sendall(zeros)
+    peer.sendall(b"\x01")
+    return _read_count(peer) * 8 / (time.perf_counter() - began) / 1e9
+
+
+def half_close(peer: socket.socket) -> int:
+    """How many bytes the server says it got, once it has heard that there are no more. struct.error."""
+    peer.sendall(b"c12345")
     peer.shutdown(socket.SHUT_WR)
-    (total,) = _COUNT.unpack(peer.recv(_COUNT.size, socket.MSG_WAITALL))
-    return int(total) * 8 / (time.perf_counter() - began) / 1e9
+    return _read_count(peer)
+
+
+def _read_count(peer: socket.socket) -> int:
+    """The server's answer, in whatever pieces; a TLS socket takes no MSG_WAITALL."""
+    answer = b""
+    while len(answer) < _COUNT.size and (piece := peer.recv(_COUNT.size - len(answer))):
+        answer += piece
+    (total,) = _COUNT.unpack(answer)
+    return int(total)
 
 
 def echo(peer: socket.socket) -> None:

@@ -87,7 +87,7 @@ def half_close(world: World, way: Way) -> float:
     with world.cloud.inside(way.dial) as peer:
         peer.settimeout(3.0)
         try:
-            return 1.0 if traffic.upload(peer, 0.1) else 0.0
+            return 1.0 if traffic.half_close(peer) == 5 else 0.0
         except (OSError, struct.error):
             return 0.0
 

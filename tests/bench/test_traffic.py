@@ -36,3 +36,7 @@ def test_an_echo_has_been_there(peer: socket.socket) -> None:
 def test_round_trips_are_counted_one_by_one(peer: socket.socket) -> None:
     assert len(traffic.round_trips(peer, 0.05, 0.01)) in range(1, 6)
     peer.shutdown(socket.SHUT_WR)
+
+
+def test_a_half_close_is_heard(peer: socket.socket) -> None:
+    assert traffic.half_close(peer) == 5
