@@ -13,7 +13,9 @@ from raven.mux.connection import Connection
 from raven.mux.resume import RESUME_LEN, Greeting, Resume
 
 READ_MAX: Final = 256 * 1024  # bytes; what one wake-up may bring
-LIVELY_MAX: Final = 32 * 1024  # bytes; what one wake-up may bring or take while somebody types
+# Bytes; what one wake-up may bring or take while somebody types. Of less there are so many that a keystroke
+# waits for their number, of more for their bytes: 0.8 ms with 64 KiB, 1.1 with 128, 1.8 with 256, 2.5 with 32
+LIVELY_MAX: Final = 64 * 1024
 GREETING_READ: Final = 16 * 1024  # bytes; a RESUME, and what a hasty initiator sends behind it
 LAST_WORDS: Final = 1.0  # seconds for a GOAWAY and a close to leave
 FLUSH_SMALL: Final = 4 * 1024  # bytes; less is worth a moment's wait for more
