@@ -208,7 +208,7 @@ class TransportDriver:
                 if not greeting and not connection.wants_to_send:
                     await self._writer.park()
                 begun, self._begun = self._begun, b""
-                most = LIVELY_MAX if connection.lively else size
+                most = min(size, LIVELY_MAX) if connection.lively else size
                 data = begun or greeting + connection.data_to_send(most)
                 greeting = b""
                 if len(data) < FLUSH_SMALL and not begun:
