@@ -22,8 +22,8 @@ SMALL: Final = 4096  # bytes; shorter pieces are copied together: a chunk costs 
 JOINED_MAX: Final = 16 * 1024  # bytes of small pieces in one chunk
 PIN_MAX: Final = 1 << 20  # bytes; a slice of something longer is copied, or it would keep the whole alive
 WAITING_MAX: Final = 1 << 20  # bytes taken and not yet sent: four of the longest flushes
-# Seconds; below it the event loops, not the path, are what a window waits for. Larger windows are queues: with
-# 5 ms a keystroke beside a download takes half as long again; with 1.5 ms eight streams are 8 % slower.
+# Seconds; below it the event loops, not the path, are what a window waits for. Larger windows are queues:
+# with 5 ms a keystroke beside a download takes half as long again; with 1.5 ms eight streams are 8 % slower.
 RTT_FLOOR: Final = 0.002
 
 Chunk = bytes | bytearray | memoryview
