@@ -65,6 +65,22 @@ def test_a_little_loss_is_borne() -> None:
         step.reported(200, 3, second + 0.1, outstanding=False)
 
 
+def test_a_buffer_that_overflows_is_congestion_and_no_bad_path() -> None:
+    """Twenty frames in a row, once a second, of ten thousand."""
+    step = proven()
+    for twentieth in range(2, 200):
+        now = twentieth / 20
+        assert send(step, 500, now) == 500
+        step.reported(500, 20 if twentieth % 20 == 0 else 0, now + 0.04, outstanding=False)
+
+
+def test_a_path_that_loses_most_is_left_at_once() -> None:
+    step = proven()
+    send(step, 500, 0.2)
+    step.reported(500, 300, 0.25, outstanding=False)
+    assert step.step is Step.DOWN
+
+
 def test_a_frame_on_its_way_is_not_lost() -> None:
     step = proven()
     for second in range(1, 50):
