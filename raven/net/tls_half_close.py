@@ -29,6 +29,12 @@ class HalfCloseableTLSStream(TLSStream, trio.abc.HalfCloseableStream):
         finally:
             self._received.unpark_all()
 
+    async def receive_borrowed(self, max_bytes: int, *, eager: bool = False) -> memoryview:
+        try:
+            return await super().receive_borrowed(max_bytes, eager=eager)
+        finally:
+            self._received.unpark_all()
+
     async def send_eof(self) -> None:
         """Says close_notify after all that was sent; receiving goes on."""
         with self._send_conflict:

@@ -21,6 +21,7 @@ from raven.net.conflict import ConflictDetector
 from raven.net.tls import handshake_problem
 
 RECORD_MAX: Final = 16 * 1024  # bytes of plaintext in one TLS record (RFC 8446, section 5.1)
+TYPED_MAX: Final = 1024  # bytes; a record of less that comes alone is most often somebody who types
 BORROW_MAX: Final = 256 * 1024  # bytes; beyond it the cost per byte no longer falls
 CLOSE_TIMEOUT: Final = 1.0  # seconds for the close_notify to find room in the socket
 LOOK_MAX: Final = 32  # bytes of an answer that a caller may see before TLS does
@@ -118,11 +119,11 @@ class TLSStream(trio.abc.Stream):
             data, _ = await self._until_done(lambda: self._read_record(most))
             return data
 
-    async def receive_borrowed(self, max_bytes: int) -> memoryview:
+    async def receive_borrowed(self, max_bytes: int, *, eager: bool = False) -> memoryview:
         """Like receive_some, but of several records, and only lent: valid until the caller's next await.
 
-        Lets other tasks run at every second call at the latest: a pass of the event loop costs as much as
-        two records.
+        Lets other tasks run at every second call at the latest: a pass of the event loop costs as much as two
+        records. Where the other end is no tunnel, `eager`: what it writes ends in short records of all sizes.
         """
         with self._receive_conflict:
             waited = self._dry
@@ -132,7 +133,7 @@ class TLSStream(trio.abc.Stream):
                 await trio.lowlevel.checkpoint()
             self._check_open()
             view = self._scratch[:max_bytes]
-            filled, waited_again = await self._until_done(lambda: self._read_records(view))
+            filled, waited_again = await self._until_done(lambda: self._read_records(view, eager))
             self._receive_waited = waited or waited_again
             return view[:filled]
 
@@ -141,22 +142,24 @@ class TLSStream(trio.abc.Stream):
             raise self._read_error
         return self._socket.recv(min(most, RECORD_MAX))
 
-    def _read_records(self, view: memoryview) -> int:
+    def _read_records(self, view: memoryview, eager: bool) -> int:
         """Fills `view` with what is there; the error that ended it comes out when there is nothing left."""
         if self._read_error is not None:
             raise self._read_error
         filled, read = 0, self._socket.read
+        last = TYPED_MAX if eager else RECORD_MAX  # shorter ones are the last that is there, most often
         self._dry = False
         try:
             while filled < len(view):
                 got = read(len(view) - filled, view[filled:])
                 assert isinstance(got, int)
                 filled += got
-                if got < RECORD_MAX:
-                    # A short record is the last of a flush: asking again would most often be in vain, and
-                    # after a lone one nearly always.
+                if got < last:
+                    # After a lone one asking again would nearly always be in vain.
                     self._dry = filled == got < len(view)
                     break
+                if eager:
+                    last = 1
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             if not filled:
                 raise
