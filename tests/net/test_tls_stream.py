@@ -78,6 +78,21 @@ async def test_several_records_are_lent_at_once() -> None:
         assert await server.receive_some(100) == b"ef"
 
 
+async def test_an_eager_reader_takes_short_records_at_once_too() -> None:
+    """As Go writes them: 16 KiB, the rest of that, a header."""
+    records = [bytes(RECORD_MAX), bytes(22), b"header", bytes(RECORD_MAX), bytes(22)]
+    async with pair() as (client, server):
+        for record in records:
+            await client.send_all(record)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert bytes(await server.receive_borrowed(1 << 20, eager=True)) == b"".join(records)
+        await client.send_all(b"x")  # a keystroke: nobody asks whether another one is there
+        await client.send_all(b"y")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert bytes(await server.receive_borrowed(1 << 20, eager=True)) == b"x"
+        assert bytes(await server.receive_borrowed(1 << 20, eager=True)) == b"y"
+
+
 async def test_close_notify_is_an_end_and_a_cut_is_not() -> None:
     async with pair() as (client, server):
         await client.send_all(b"last")
