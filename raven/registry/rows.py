@@ -57,6 +57,7 @@ def token_columns(token: TokenRecord) -> tuple[Any, ...]:
 
 
 def read_certificate(row: Any) -> CertificateRecord:
+    # A sqlite3.Row is iterated by its values: the names are what `keys` gives.
     return CertificateRecord(**{name: row[name] for name in row.keys() if name != "token_id"})  # noqa: SIM118
 
 

@@ -52,6 +52,7 @@ class Scene:
     returned: bool = False
 
     def reached(self, carriage: object = None, *, local: str = HERE) -> Reached:
+        # Nothing is carried: any object is as good as a carriage.
         peer = Peer(Identity("lab", Role.GATEWAY, "gw"), "01", 0.0, 1.0)
         return Reached(carriage, peer, 0, local, (HERE, self.ends.path.port))  # type: ignore[arg-type]
 
@@ -172,6 +173,7 @@ async def test_where_the_gateway_begins_anew_that_connection_comes_back() -> Non
 
 @pytest.mark.netns
 def test_without_any_route_the_connection_there_is_the_best(tmp_path: Path) -> None:
+    # Only its addresses are looked at.
     nowhere = Reached(None, None, 0, "192.0.2.10", ("203.0.113.1", 443))  # type: ignore[arg-type]
     with host(tmp_path) as machine:
         assert machine.inside(lambda: nowhere.is_best)

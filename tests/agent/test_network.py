@@ -9,7 +9,8 @@ A pod here is an address of its machine; NAT and pods of their own are in tests/
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -119,6 +120,11 @@ def seals_superframes(one: Network) -> bool:
     return all(peer.superframes != "off" for peer in uapi.status(one.machine.interface).peers.values())
 
 
+def shook_hands(one: Network, lane: Mapping[str, str]) -> bool:
+    """Whether what it says of that lane has a handshake in it."""
+    return one.call(**lane)["handshake_age_s"] is not None
+
+
 @pytest.mark.netns
 @pytest.mark.interop
 @pytest.mark.parametrize("program", [None, WIREGUARD_GO], ids=["raven-wg", "wireguard-go"])
@@ -136,11 +142,11 @@ def test_two_sites_and_a_cloud_reach_each_other_and_leave_their_hosts_as_they_we
     wait_ping(site_b, "fd00:2::10", "fd00:1::10")
     if program is None:
         for one in (cloud, a, b):
-            wait_until(lambda: seals_superframes(one), what=f"superframes of {one.name}", seconds=15)  # noqa: B023
+            wait_until(partial(seals_superframes, one), what=f"superframes of {one.name}", seconds=15)
     assert 0 < cloud.call("ping", node="site-1") < 1
     assert 0 < a.call("ping") < 1
     for one, lane in ((a, {"what": "lane"}), (cloud, {"what": "node_lane", "node": "site-1"})):
-        wait_until(lambda: one.call(**lane)["handshake_age_s"] is not None, what="a handshake", seconds=5)  # noqa: B023
+        wait_until(partial(shook_hands, one, lane), what="a handshake", seconds=5)
     shown = cloud.call("node_lane", node="site-1")
     assert (shown["state"], shown["detail"]) == ("up", "")
     assert shown["evidence_age_s"] < 5

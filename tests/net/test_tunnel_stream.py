@@ -80,7 +80,7 @@ def test_the_import_stays_light() -> None:
     assert outcome.stdout == "[]\n"
 
 
-async def test_little_is_handed_on_before_the_reader_runs() -> None:
+async def test_little_is_handed_on_before_the_reader_runs(mock_clock: trio.testing.MockClock) -> None:
     acceptor = Acceptor()
     handed: list[bytes] = []
     came: list[bytes | bytearray] = []  # by either way, in order
@@ -106,11 +106,16 @@ async def test_little_is_handed_on_before_the_reader_runs() -> None:
             await left.send_all(b"strokes")  # the hand takes three bytes
             await trio.testing.wait_all_tasks_blocked()
             assert (handed[1:], came[1:]) == ([b"strokes"], [b"str", b"okes"])
-            much = bytes(range(256)) * (4 * HANDED_MAX // 256)
+            much = bytes(range(256)) * (
+                8 * HANDED_MAX // 256
+            )  # after this a flush takes more than HANDED_MAX
             await left.send_all(much)
             await trio.testing.wait_all_tasks_blocked()
             assert b"".join(came) == b"keystrokes" + much
-            assert max(map(len, handed)) <= HANDED_MAX
+            handed.clear()
+            await left.send_all(bytes(HANDED_MAX + 1))
+            await trio.testing.wait_all_tasks_blocked()
+            assert (handed, came[-1]) == ([], bytes(HANDED_MAX + 1))
             await left.send_eof()  # ends `read`
 
 

@@ -206,6 +206,13 @@ async def test_the_api_server_is_away(api: FakeApi, tmp_path: Path) -> None:
         await until(again.follow.nodes.synced.is_set, "the list")
 
 
+async def _joined(one: Copy) -> None:
+    """The node shop-1, by this gateway, which has heard of it by the watch as well."""
+    await trio.to_thread.run_sync(one.registry.add_token, TOKEN)
+    await one.enrol("shop-1", "01")
+    await until(lambda: bool(one.follow.nodes.objects), "the watch")
+
+
 async def test_who_was_removed_meanwhile_is_not_known_after_a_start(api: FakeApi, tmp_path: Path) -> None:
     async with following(api, tmp_path / "1") as one:
         await trio.to_thread.run_sync(one.registry.add_token, TOKEN)
@@ -232,9 +239,7 @@ async def test_an_answer_that_is_older_than_the_removal_brings_nobody_back(
 ) -> None:
     """The node is removed while the answer to what was written of it is on its way."""
     async with following(api, tmp_path / "1") as one:
-        await trio.to_thread.run_sync(one.registry.add_token, TOKEN)
-        await one.enrol("shop-1", "01")
-        await until(lambda: bool(one.follow.nodes.objects), "the watch")
+        await _joined(one)
         (written,) = one.follow.nodes.objects.values()
         assert one.registry.forget({"shop-1": version_of(written)}, now=NOW) == []  # as the watch tells it
         assert one.registry.node("shop-1") is None
@@ -245,9 +250,7 @@ async def test_an_answer_that_is_older_than_the_removal_brings_nobody_back(
 async def test_a_change_and_a_removal_at_once_bring_nobody_back(api: FakeApi, tmp_path: Path) -> None:
     """The answer to the change comes last."""
     async with following(api, tmp_path / "1") as one:
-        await trio.to_thread.run_sync(one.registry.add_token, TOKEN)
-        await one.enrol("shop-1", "01")
-        await until(lambda: bool(one.follow.nodes.objects), "the watch")
+        await _joined(one)
         changed = await one.follow.store.allow_pods("shop-1", ("10.9.0.0/16",))
         assert changed is not None
         api.remove("configmaps", "raven-system/raven-node-shop-1")
@@ -261,9 +264,7 @@ async def test_who_is_gone_by_the_watch_and_was_written_since_is_asked_about(
     api: FakeApi, tmp_path: Path
 ) -> None:
     async with following(api, tmp_path / "1") as one:
-        await trio.to_thread.run_sync(one.registry.add_token, TOKEN)
-        await one.enrol("shop-1", "01")
-        await until(lambda: bool(one.follow.nodes.objects), "the watch")
+        await _joined(one)
         api.cut()
         api.compact()  # the next list is all that tells of what comes now
         assert await trio.to_thread.run_sync(one.registry.allow_pods, "shop-1", ["10.9.0.0/16"])
