@@ -66,6 +66,7 @@ def _is_heavy(file: Path) -> bool:
     return re.search(r"\bmark\.(netns|interop)\b", file.read_text()) is not None
 
 
+@pytest.hookimpl(optionalhook=True)  # one may run without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     return _Shares(config, log)
 
