@@ -13,6 +13,7 @@ from trio.abc import AsyncResource, HalfCloseableStream
 
 from raven.mux.codes import ResetCode
 from raven.net import tcp
+from raven.net.tls_over_stream import TLSOverStream
 from raven.net.tls_stream import LINGER_NONE, TLSStream
 from raven.net.tunnel_stream import TunnelStream
 
@@ -75,6 +76,8 @@ def abort(stream: AsyncResource, why: str) -> None:
     """Lets the other end of `stream` see a break, not an end: at once in a tunnel, else when it is closed."""
     if isinstance(stream, TunnelStream):
         stream.reset(ResetCode.ABORTED, why)
+    elif isinstance(stream, TLSOverStream):
+        abort(stream.transport, why)
     elif isinstance(stream, TLSStream):
         stream.abort()
     elif isinstance(stream, trio.SocketStream):

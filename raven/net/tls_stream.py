@@ -248,7 +248,7 @@ async def client_handshake(
     """
     return await _handshake(
         transport,
-        lambda sock: _noticing_cuts(context).wrap_socket(
+        lambda sock: noticing_cuts(context).wrap_socket(
             sock, server_hostname=server_hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
         ),
         timeout,
@@ -265,14 +265,14 @@ async def server_handshake(
     """TLS as a server on a connected socket, which it takes over. HandshakeFailed; closes the socket then."""
     return await _handshake(
         transport,
-        lambda sock: _noticing_cuts(context).wrap_socket(
+        lambda sock: noticing_cuts(context).wrap_socket(
             sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
         ),
         timeout,
     )
 
 
-def _noticing_cuts(context: ssl.SSLContext) -> ssl.SSLContext:
+def noticing_cuts(context: ssl.SSLContext) -> ssl.SSLContext:
     """The same context, told that an end without close_notify is an error.
 
     Some CPython 3.11 set the opposite for OpenSSL 3, Debian 12's among them: there a cut looks like an end.

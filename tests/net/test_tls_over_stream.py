@@ -33,7 +33,7 @@ def ends(
     server.verify_mode = ssl.CERT_REQUIRED
     return (
         TLSOverStream(ours, context, server_hostname=name),
-        trio.SSLStream(theirs, server, server_side=True, https_compatible=True),
+        trio.SSLStream(theirs, server, server_side=True),
     )
 
 
@@ -54,6 +54,89 @@ async def test_bytes_go_both_ways_and_answers_come_after_our_end(authority: Auth
             await client.send_all(b"question")
             await client.send_eof()
             assert await client.receive_some() == b"answer"
+
+
+async def test_all_records_that_have_come_are_read_at_once(authority: Authority) -> None:
+    client, server = ends(authority)
+    records = [b"a" * 16384, b"b" * 22, b"c" * 26, b"d" * 16384]
+
+    with trio.fail_after(5):
+        async with client, trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            await client.handshake()
+            for record in records:
+                await server.send_all(record)
+            await server.aclose()
+            everything = b"".join(records)
+            assert await client.receive_some(20_000) == everything[:20_000]
+            assert await client.receive_some() == everything[20_000:]
+            assert await client.receive_some() == b""
+            assert await client.receive_some() == b""
+
+
+async def test_a_cut_is_no_end_and_comes_after_what_came_before_it(authority: Authority) -> None:
+    client, server = ends(authority)
+    with trio.fail_after(5):
+        async with client, trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            await client.handshake()
+            await server.send_all(b"half of ")
+            await server.transport_stream.send_eof()
+            assert await client.receive_some() == b"half of "
+            for _ in range(2):
+                with pytest.raises(trio.BrokenResourceError):
+                    await client.receive_some()
+
+
+async def test_what_was_changed_on_the_way_stays_an_error(authority: Authority) -> None:
+    client, server = ends(authority)
+    with trio.fail_after(5):
+        async with client, trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            await client.handshake()
+            await server.send_all(b"good")
+            await server.transport_stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+            assert await client.receive_some() == b"good"
+            for _ in range(2):
+                with pytest.raises(trio.BrokenResourceError):
+                    await client.receive_some()
+
+
+async def test_after_half_a_record_nothing_more_is_sent(authority: Authority) -> None:
+    client, server = ends(authority)
+    ours = client.transport
+    assert isinstance(ours, trio.StapledStream)
+    below = ours.send_stream
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            await client.handshake()
+        assert isinstance(below, trio.testing.MemorySendStream)
+        below.send_all_hook = trio.sleep_forever
+        with trio.move_on_after(0.05):
+            await client.send_all(b"may arrive in part")
+        below.send_all_hook = refuse
+        with pytest.raises(trio.ClosedResourceError):
+            await client.send_all(b"out of step")
+        await client.aclose()  # says no close_notify, which nobody could read
+
+
+async def refuse() -> None:
+    raise AssertionError("nothing is sent any more")
+
+
+async def test_the_end_is_said(authority: Authority) -> None:
+    client, server = ends(authority)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            await client.handshake()
+        await client.send_all(b"x" * 300_000)
+        await client.aclose()
+        received = b""
+        while data := await server.receive_some():
+            received += data
+        assert received == b"x" * 300_000
 
 
 async def test_another_name_is_not_believed(authority: Authority) -> None:
