@@ -78,7 +78,7 @@ class Followers:
             raise RefusedError("too-many-followers", f"{FOLLOWERS_MAX} gateways follow this one already")
         return peer.identity.name, hashed
 
-    async def serve(self, stream: TLSStream, who: tuple[str, bytes], address: str) -> None:
+    async def serve(self, stream: trio.abc.Stream, who: tuple[str, bytes], address: str) -> None:
         """Serves the follower that was `identified` until it leaves."""
         name, hashed = who
         tunnel = Tunnel(stream, initiator=False, peer=f"gateway {name} at {address}")
@@ -102,7 +102,9 @@ class Followers:
                 older.tunnel.abort("replaced", "it has connected anew")
             follower = self.connected[name] = Follower(name, hello.address, tunnel)
             try:
-                self._registry.record_gateway(name, address=hello.address, now=time.time())
+                # Not entered: who was removed between its certificate and its hello does not come back.
+                self._registry.check_gateway(name, key_hash=hashed)
+                self._registry.readdress_gateway(name, address=hello.address, now=time.time())
                 self._log.info(
                     "gateway follows", gateway=name, address=hello.address, software=hello.software
                 )

@@ -46,6 +46,7 @@ class JoinResult:
     verdict: str  # "accepted", or the constant word of the failure, for counters
     message: str  # a sentence
     node: str = ""  # the name asked for, "" when it never got that far
+    role: str = "node"  # or "gateway", what that name is of
 
 
 class Enroller(Protocol):
@@ -102,7 +103,7 @@ async def serve_join(
                 gateways=list(gateways),
             )
         )
-        return JoinResult(ACCEPTED, "", request.node)
+        return JoinResult(ACCEPTED, "", request.node, request.role)
     except PeerError as error:
         return JoinResult(error.reason, str(error), _node(request))
     finally:
@@ -135,7 +136,7 @@ class OwnEnroller:
 
     def _enrol(
         self,
-        enrol: Callable[[JoinRequest, JoinToken, str, float], str],
+        enrol: _Enrol,
         request: JoinRequest,
         asker: str,
         now: float,

@@ -68,7 +68,7 @@ def _run(given: dict[str, Any], file: str | None) -> None:
     state = open_gateway(
         options.state_dir,
         hosts=certified_hosts(options),
-        name=options.name or ("" if follows else host_name()),
+        name=options.name or (None if follows else host_name()),
         cluster=options.cluster or None,
         now=time.time(),
         share=sharing.share if sharing is not None else None,

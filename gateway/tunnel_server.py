@@ -137,7 +137,7 @@ class TunnelServer:
 
     def _joined(self, result: JoinResult, address: str) -> None:
         if result.verdict == "accepted":
-            self._log.info("node joined", node=result.node, address=address)
+            self._log.info(f"{result.role} joined", **{result.role: result.node}, address=address)
         else:
             self._refusals.turned_away(f"join-{result.verdict}", address, result.message)
 
@@ -222,7 +222,7 @@ class TunnelServer:
         self._unplaced[node] += 1
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._converse, tunnel, peer, address, connected, nursery)
+                nursery.start_soon(self._converse, tunnel, peer, address, connected)
                 try:
                     await tunnel.run(None)
                 except TunnelLost as error:
@@ -238,9 +238,7 @@ class TunnelServer:
         elif lost is not None:
             raise lost
 
-    async def _converse(
-        self, tunnel: Tunnel, peer: Peer, address: str, connected: trio.Event, nursery: trio.Nursery
-    ) -> None:
+    async def _converse(self, tunnel: Tunnel, peer: Peer, address: str, connected: trio.Event) -> None:
         """The control messages of one tunnel: the hello, then whatever changes, until the tunnel ends.
 
         Whatever the node does wrong ends its tunnel, and so `Tunnel.run`, with the reason.

@@ -188,7 +188,10 @@ class Loopback:
 
     def options(self) -> list[object]:
         listen = ["--agents-listen", self.agents, "--advertise", self.agents, "--oam-listen", self.oam]
-        return ["--state-dir", self.state, *listen, "--name", self.name, "--cluster", "test", "--no-packets"]
+        named = (
+            ["--name", self.name, "--cluster", "test"] if self.name == "gw-1" else []
+        )  # others know theirs
+        return ["--state-dir", self.state, *listen, *named, "--no-packets"]
 
     @asynccontextmanager
     async def gateway(self, *arguments: object) -> AsyncIterator[Daemon]:

@@ -148,7 +148,7 @@ def open_gateway(
     directory: Path,
     *,
     hosts: Sequence[str],
-    name: str = "gateway",
+    name: str | None = None,
     cluster: str | None = None,
     now: float,
     random: Random = os.urandom,
@@ -158,12 +158,12 @@ def open_gateway(
     closed.
 
     `hosts` are the names and addresses of --advertise, without ports: the gateway's certificate is
-    re-issued when they change or it nears its end. `cluster` None means the one there is, or a random one
-    on first start. `share` is called under the lock where the CA is shared: it leaves in `adopted/` what
-    the cluster has (`shared_ca`). StateError when another gateway holds the directory or a file in it cannot
-    be used; ConfigError when an argument cannot be.
+    re-issued when they change or it nears its end. `name` None means the one it has joined as, or "gateway";
+    `cluster` None the one there is, or a random one on first start. `share` is called under the lock where
+    the CA is shared: it leaves in `adopted/` what the cluster has (`shared_ca`). StateError when another
+    gateway holds the directory or a file in it cannot be used; ConfigError when an argument cannot be.
     """
-    if not is_name(name):
+    if name is not None and not is_name(name):
         raise ConfigError(f"gateway name {name!r}: expected lower-case letters, digits, '-' and '.'")
     if cluster is not None and not is_cluster(cluster):
         raise ConfigError(f"cluster name {cluster!r}: expected up to 63 lower-case letters, digits and '-'")
@@ -174,6 +174,7 @@ def open_gateway(
     try:
         if (follower := read_follower_file(directory, now=now)) is not None:
             return _open_follower(directory, follower, lock, name=name, cluster=cluster, now=now)
+        name = name or "gateway"
         first_start = not (directory / "ca.key").exists()
         _take_authority(directory, name, tuple(hosts), now, random)
         if share is not None:
@@ -206,7 +207,7 @@ def _open_follower(
     follower: FollowerFile,
     lock: files.Lock,
     *,
-    name: str,
+    name: str | None,
     cluster: str | None,
     now: float,
 ) -> GatewayState:

@@ -14,7 +14,7 @@ from raven.keys import PublicKey
 from raven.pki.token import hash_secret
 from raven.registry.interface import CredentialRecord
 from raven.registry.sqlite import SqliteRegistry
-from tests.registry.test_sqlite import KEY, NOW, SECRET, WG, enrol, token
+from tests.registry.records import KEY, NOW, SECRET, WG, enrol, token
 
 
 @pytest.fixture

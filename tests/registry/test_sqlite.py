@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from raven.errors import RefusedError, StateError
-from raven.keys import PublicKey
 from raven.pki.renewal import LEAF_LIFE
 from raven.pki.token import hash_secret
 from raven.registry import audit_log
@@ -18,74 +17,19 @@ from raven.registry.interface import (
     AuditRecord,
     CertificateRecord,
     CredentialRecord,
-    Issue,
     Registry,
-    TokenRecord,
 )
 from raven.registry.rules import REMEMBER
 from raven.registry.schema import STEPS
 from raven.registry.sqlite import SqliteRegistry
 from tests.registry.disks import fill, small_disk
-
-NOW = 1_800_000_000.0
-SECRET = b"s" * 24
-KEY = b"k" * 32
-WG = PublicKey(bytes(range(32)))
+from tests.registry.records import KEY, NOW, SECRET, WG, enrol, issuing, token
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[SqliteRegistry]:
     with contextlib.closing(SqliteRegistry(tmp_path / "registry.sqlite", now=NOW)) as opened:
         yield opened
-
-
-def token(
-    token_id: str = "tok", *, node: str | None = None, reusable: bool = False, expires: float = NOW + 3600
-) -> TokenRecord:
-    return TokenRecord(
-        id=token_id,
-        secret_hash=hash_secret(SECRET),
-        node=node,
-        reusable=reusable,
-        created=NOW,
-        expires=expires,
-    )
-
-
-def issuing(serial: str, *, key_hash: bytes = KEY, now: float = NOW) -> Issue:
-    def issue(node: str) -> CertificateRecord:
-        return CertificateRecord(
-            serial=serial,
-            node=node,
-            key_hash=key_hash,
-            not_before=now,
-            not_after=now + LEAF_LIFE,
-            issued=now,
-            pem=f"pem {serial}",
-        )
-
-    return issue
-
-
-def enrol(
-    registry: Registry,
-    node: str,
-    serial: str,
-    *,
-    token_id: str = "tok",
-    secret: bytes = SECRET,
-    key_hash: bytes = KEY,
-    now: float = NOW,
-) -> CertificateRecord:
-    return registry.enrol(
-        token_id=token_id,
-        secret=secret,
-        node=node,
-        key_hash=key_hash,
-        now=now,
-        issue=issuing(serial, key_hash=key_hash, now=now),
-        asker="192.0.2.7:1",
-    )
 
 
 def refusal(registry: Registry, node: str, serial: str = "FF", **given: object) -> str:
@@ -185,7 +129,7 @@ import json, pathlib, sys
 sys.path.insert(0, {root!r})
 from raven.errors import RefusedError
 from raven.registry.sqlite import SqliteRegistry
-from tests.registry.test_sqlite import enrol
+from tests.registry.records import enrol
 registry = SqliteRegistry(pathlib.Path(sys.argv[1]), now=0)
 print("ready", flush=True)
 sys.stdin.readline()
