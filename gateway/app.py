@@ -222,7 +222,6 @@ class Gateway:
     async def _follow_ca(self) -> None:
         """Takes what `ca rotate` and `ca retire` left, and tells the agents that are connected."""
         parts = self.parts
-        told = ""
         while True:
             await trio.sleep(CA_INTERVAL)
             try:
@@ -230,12 +229,12 @@ class Gateway:
                     continue
                 parts.trust.load()
                 parts.adopt_trust()
-                told = ""
             except (StateError, OSError) as error:
-                if str(error) != told:
-                    told = str(error)
-                    self._log.error("the CA was not changed", why=told)
+                if (problem := f"the CA was not changed: {error}") != parts.ca_problem:
+                    parts.ca_problem = problem
+                    self._log.error("the CA was not changed", why=str(error))
                 continue
+            parts.ca_problem = ""
             overlap = parts.state.previous is not None
             self._log.info("the CA has changed", pin=pin_text(parts.state.pin), overlap=overlap)
             for live in parts.table.connected():

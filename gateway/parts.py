@@ -55,6 +55,7 @@ class Parts:
         self.draining = False
         self.listening: dict[str, str] = {}  # what: address
         self.problems: list[str] = []
+        self.ca_problem = ""  # why a change of the CA was not taken
         self.table = TunnelTable(self._last_seen, registry.nodes_at)
         self.audit = RegistryAudit(registry)
         self.kubernetes: Kubernetes | None = None

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 def snapshot(of: Parts) -> GatewaySnapshot:
     """All there is to know now."""
     problems = [*of.problems, *of.oam.problems(), *of.network.problems()]
+    if of.ca_problem:
+        problems.append(of.ca_problem)
     if of.kubernetes is not None:
         problems += of.kubernetes.problems()
     if of.following is not None:

@@ -91,7 +91,7 @@ def _stage(directory: Path, now: float, random: Random) -> Authority:
         )
     current = load_authority(directory, load_cluster(directory))
     staged = directory / "next"
-    files.make_directory(staged)
+    files.make_subdirectory(staged)
     following = Authority.create(current.cluster, new_key(random), now=now, random=random)
     with contextlib.suppress(FileNotFoundError):
         (staged / "ca.crt").unlink()  # of an earlier call: until it is written again, nothing is staged
@@ -128,7 +128,7 @@ def take_followed(directory: Path, *, ca_pem: str, link_pem: str) -> None:
                 if leftover.exists():
                     _remove(leftover)
             staged = directory / "next"
-            files.make_directory(staged)
+            files.make_subdirectory(staged)
             files.write(staged / "gateway.crt", files.read(directory / "gateway.crt"))
             files.write(staged / "old.crt", files.read(directory / "ca.crt"))
             files.write(staged / "link.crt", link_pem.encode("ascii"))
@@ -201,7 +201,7 @@ def _is_over(previous: Path, now: float) -> bool:
 
 def _switch(directory: Path, switching: Path) -> None:
     previous = directory / "previous"
-    files.make_directory(previous)
+    files.make_subdirectory(previous)
     for name, target in (
         ("gateway.crt", previous / "gateway.crt"),
         ("link.crt", previous / "link.crt"),

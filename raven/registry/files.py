@@ -75,6 +75,26 @@ def make_directory(path: Path) -> None:
         raise failed(path, "make this directory", error) from error
 
 
+def make_subdirectory(path: Path) -> None:
+    """`make_directory`, of whose directory this one is in: what root leaves there its daemon has to read."""
+    make_directory(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            _give_to_owner(path.parent, descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise failed(path, "make this directory", error) from error
+
+
+def _give_to_owner(directory: Path, descriptor: int) -> None:
+    """What root has made in `directory` is its owner's."""
+    owner = directory.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
 def read(path: Path, *, secret: bool = False) -> bytes:
     """The content of `path`; StateError when it is missing, unreadable, too large, or a secret others may
     read.
@@ -95,7 +115,7 @@ def read(path: Path, *, secret: bool = False) -> bytes:
 
 def write(path: Path, data: bytes) -> None:
     """Puts `data` at `path` so that every reader, and every restart, finds all of the old or all of the
-    new.
+    new. By root it becomes the file of whose directory it is in.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -104,6 +124,7 @@ def write(path: Path, data: bytes) -> None:
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, SECRET_MODE
             )
             with open(descriptor, "wb") as file:
+                _give_to_owner(path.parent, descriptor)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """Changing the CA on disk: at every interruption the next start finds one CA whole."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -56,6 +57,19 @@ def test_nothing_changes_until_the_next_start(directory: Path) -> None:
     assert pin_of(load_ca_certificate((directory / "ca.crt").read_bytes())) == before.authority.pin
     with_lock.close()
     assert opened(directory).authority.pin == following.pin
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can own files of somebody else")
+def test_what_root_stages_is_the_gateways(directory: Path) -> None:
+    """`raven-gateway ca rotate` by root, where the gateway runs as another user."""
+    nobody = 65534
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, nobody, nobody)
+    ca_rotation.stage(directory, now=NOW + 1, random=seeded(7))
+    assert {path.stat().st_uid for path in directory.rglob("*")} == {nobody}
+    opened(directory, now=NOW + 1)
+    ca_rotation.retire(directory)
+    assert (directory / "previous" / "retired").stat().st_uid == nobody
 
 
 def test_one_change_at_a_time_and_a_way_to_end_it(directory: Path) -> None:
