@@ -30,12 +30,17 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "text", "json"]
 
 _SECRET_KEY = re.compile(r"token|secret|password|private|preshared|authorization", re.IGNORECASE)
-_SECRET_TEXT = re.compile(r"raven1\.[\w.-]+|-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.DOTALL)
+_SECRET_TEXT = re.compile(
+    r"raven(?:op)?1\.[\w.-]+"  # join tokens, access tokens
+    r"|(?<=://)[^/@\s]+:[^/@\s]+(?=@)"  # user and password of a proxy
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*",
+    re.DOTALL,
+)
 _NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Hides values under keys that name a secret, and join tokens and private keys inside any text."""
+    """Hides values under keys that name a secret, and tokens, passwords and private keys in any text."""
     for key, value in event.items():
         if _SECRET_KEY.search(key):
             event[key] = "hidden"

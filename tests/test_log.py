@@ -10,6 +10,7 @@ import pytest
 from raven import log
 
 TOKEN = "raven1.AbCdEfGh.c2VjcmV0LXNlY3JldC1zZWNyZXQ.cGlu"
+ACCESS = "ravenop1.AbCdEfGh.YWNjZXNzLWFjY2Vzcy1hY2Nlc3M"
 
 
 def _lines(format: log.Format, level: log.Level = "info") -> io.StringIO:
@@ -64,13 +65,15 @@ def test_no_secret_is_written(format: log.Format) -> None:
     out = _lines(format)
     logger = log.get("area")
     logger.info(f"joining with {TOKEN}", token="t0ps3cret", why=f"bad token {TOKEN}")
+    logger.info(f"{ACCESS} is unknown", why="http://proxy:3128 is not http://me:pr0xypw@proxy:3128")
     logger.info("x", error=ValueError(TOKEN), private_key="t0ps3cret", Authorization="t0ps3cret")
     try:
         raise RuntimeError(TOKEN)
     except RuntimeError:
         logger.exception("fault")
-    for secret in (TOKEN, "c2VjcmV0", "t0ps3cret"):
+    for secret in (TOKEN, "c2VjcmV0", "t0ps3cret", ACCESS, "YWNjZXNz", "pr0xypw"):
         assert secret not in out.getvalue()
+    assert "http://proxy:3128 is not http://hidden@proxy:3128" in out.getvalue()
     assert "fault" in out.getvalue()
 
 

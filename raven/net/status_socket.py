@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from raven.errors import RavenError, StateError
+from raven.errors import ConfigError, RavenError, StateError
 from raven.net.unix_peer import UnixPeer, unix_peer
 from raven.status import AgentSnapshot, GatewaySnapshot, Happening, PingResult, Streams, TraceResult
 
@@ -98,7 +98,7 @@ def open_socket(path: Path, *, group: str = "", backlog: int = ASKERS_MAX) -> tr
     except KeyError:
         listening.close()
         path.unlink(missing_ok=True)
-        raise StateError(f"{path}: there is no group {group!r} on this machine") from None
+        raise ConfigError(f"socket_group {group}: there is no such group on this machine") from None
     except OSError as error:
         listening.close()
         raise StateError(f"{path}: cannot listen there: {error.strerror}") from error

@@ -162,7 +162,7 @@ def _problems(entry: Any) -> Iterator[str]:
     try:
         permit = msgspec.convert(entry, _Entry)
     except msgspec.ValidationError as error:
-        text = str(error).replace(" - at `$", " at `permit").removesuffix("`")
+        text = str(error).replace(" - at `$", " at `permit")
         yield f": {text}; expected who, targets and maybe nodes and verbs, each a list of words"
         return
     for key, words, parse in (

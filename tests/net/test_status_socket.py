@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from raven.errors import RefusedError, StateError
+from raven.errors import ConfigError, RefusedError, StateError
 from raven.net.status_socket import (
     REQUEST_MAX,
     Answer,
@@ -123,7 +123,7 @@ def test_what_cannot_become_a_socket(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "precious"
     with pytest.raises(StateError, match="at most 107 bytes"):
         open_socket(tmp_path / ("x" * 120))
-    with pytest.raises(StateError, match="no group 'nobody-has-this'"):
+    with pytest.raises(ConfigError, match="socket_group nobody-has-this: there is no such group"):
         open_socket(tmp_path / "s", group="nobody-has-this")
     assert not (tmp_path / "s").exists()
 

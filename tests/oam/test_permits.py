@@ -105,10 +105,10 @@ def test_nodes_are_seen_by_whom_they_answer() -> None:
         ),
         ('[[permit]]\nwho=["*"]\ntargets=["node:1"]\nnodes=["Shop 1"]', "p:1: permit[0].nodes[0]: "),
         ('[[permit]]\nwho=["*"]\ntargets=["node:1 for uid:0"]', "here who asks stands in `who`"),
-        ('[[permit]]\nwho=["*"]\ntargets=["node:1"]\nverb=["logs"]', "verb"),
+        ('[[permit]]\nwho=["*"]\ntargets=["node:1"]\nverb=["logs"]', "unknown field `verb`; "),
         ('[[permit]]\ntargets=["node:1"]', "who"),
         ('[[permit]]\nwho=[]\ntargets=["node:1"]', "who"),
-        ('[[permit]]\nwho="*"\ntargets=["node:1"]', "who"),
+        ('[[permit]]\nwho="*"\ntargets=["node:1"]', "got `str` at `permit.who`; "),
     ],
 )
 def test_a_broken_file_is_told_with_its_place(text: str, expected: str) -> None:
