@@ -27,7 +27,8 @@ class HubEndpoint:
     def __init__(self, text: str) -> None:
         self.text = text
         self.current = ""  # HOST:PORT with a numeric host; "" before the first resolution
-        self._turn = 0
+        self.tried = 0  # of its addresses
+        self.count = 1  # addresses, as of the last resolution
 
     async def advance(self) -> str:
         """Resolves the name (again) and takes the next of its addresses; NoEndpoint when there is none."""
@@ -40,8 +41,9 @@ class HubEndpoint:
                 f"the gateway tells {self.text!r} as address of its packet lane: {error}"
             ) from error
         found = [host] if _is_numeric(host) else await _resolve(host, port)
-        self.current = str(Address(found[self._turn % len(found)], port))
-        self._turn += 1
+        self.current = str(Address(found[self.tried % len(found)], port))
+        self.tried += 1
+        self.count = len(found)
         return self.current
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from agent import network_map
 from agent.hub_choice import HubChoice
-from agent.hub_endpoint import HubEndpoint, NoEndpoint
+from agent.hub_endpoint import NoEndpoint
+from agent.hub_path import CLIMB_TRIAL, HubPath
 from raven import log
 from raven.control.messages import NetworkMap, PacketOffer, PacketReport
 from raven.net.end import KEYS_EXPIRE, End, EndOptions, handshake_age, has_expired
@@ -26,10 +28,14 @@ from raven.status import Lane
 from raven.topology.model import Member, probe_address
 from raven.topology.plan import plan
 
+if TYPE_CHECKING:
+    from raven.net.tunnel import Tunnel
+
 _CHECKS = 3  # times that the hub's keys are looked after when a tunnel is up again
 _CHECK_MAX = 1.0  # seconds for the answer, and then for the new handshake to be asked for
 _ASKING_MAX = 20.0  # seconds until a hub that is due for a probe has answered it, or has not
-TURN = 20.0  # seconds that one address of the hub is tried, four handshake attempts
+TURN = 10.0  # seconds that one way to the hub is tried: two handshake attempts
+CUT_OFF_AFTER = 4.0  # seconds from a probe that was not answered, asked twice, until UDP is given up
 
 
 class AgentNetwork(End):
@@ -51,8 +57,9 @@ class AgentNetwork(End):
         self._choice = HubChoice()
         self._mapped_by = ""  # the gateway whose map is followed; "" for the kept one
         self._map_changed = trio.Event()
-        self._endpoint = HubEndpoint("")
-        self._endpoint_problem = ""
+        self._path = HubPath(self._missed)
+        self._path_problem = ""
+        self._path_doubted = trio.Event()  # another map, or the hub does not answer
         self._changed = trio.Event()
         self._hub_evidence = Evidence(silence_max=ROUND_TRIP_MAX)
         self._greeting = trio.Event()
@@ -68,6 +75,7 @@ class AgentNetwork(End):
             nursery.start_soon(self._check_hub)
             nursery.start_soon(self._pass_on_changes)
             nursery.start_soon(self._keep_map)
+            nursery.start_soon(self._path.run)
             nursery.start_soon(self._find_hub)
             nursery.start_soon(self._listen)
             await nursery.start(self._lane.run)
@@ -92,9 +100,14 @@ class AgentNetwork(End):
         if not self.off:
             self._adopt(self._choice.told(gateway, network))
 
+    def gateway_reached(self, gateway: str, tunnel: Tunnel) -> None:
+        """Called when there is a tunnel to it, which carries packets where UDP does not pass."""
+        self._path.reached(gateway, tunnel)
+
     def gateway_lost(self, gateway: str) -> None:
         """Called when there is no tunnel to it any more. Its hub stays until it does not answer either."""
         self._choice.lost(gateway)
+        self._path.lost(gateway)
 
     def gateway_broke(self, gateway: str) -> None:
         """Called when its tunnel waits for another transport. Its hub stays as in `gateway_lost`."""
@@ -104,6 +117,7 @@ class AgentNetwork(End):
 
     def gateway_returned(self, gateway: str) -> None:
         """Called when its tunnel goes on over another transport."""
+        self._path.climb_soon()
         self._adopt(self._choice.returned(gateway))
 
     def _adopt(self, network: NetworkMap | None) -> None:
@@ -115,7 +129,7 @@ class AgentNetwork(End):
             self._log.info("packets go through gateway", gateway=gateway, before=self._mapped_by)
             self._hub_evidence = Evidence(silence_max=ROUND_TRIP_MAX)
             self._hub_evidence.came(trio.current_time())
-        self._mapped_by = gateway
+        self._mapped_by = self._path.gateway = gateway
         known = self._map
         if known is not None and (known.nodes, known.problem) == (network.nodes, network.problem):
             return
@@ -124,6 +138,7 @@ class AgentNetwork(End):
             self.greeted()
         self._map_changed.set()
         self._map_changed = trio.Event()
+        self._path_doubted.set()
         if network.problem:
             self._log.warning("the gateway does not carry our packets", why=network.problem)
         self._members = network_map.members(network, self._me, self._log)
@@ -160,9 +175,9 @@ class AgentNetwork(End):
         age = handshake_age(peer)
         expired = has_expired(age)
         shown = self._hub_evidence
-        if expired and self._endpoint.current:
+        if expired and self._path.direct:
             since = "yet" if age is None else f"for {age:.0f} s"
-            told.append(f"no WireGuard handshake {since}: do UDP packets reach {self._endpoint.current}?")
+            told.append(f"no WireGuard handshake {since}: do UDP packets reach {self._path.direct}?")
         return Lane(
             state="up" if not expired else "down" if shown.failure else "starting",
             evidence_age_s=shown.age(trio.current_time()),
@@ -190,6 +205,7 @@ class AgentNetwork(End):
             rtt = await self._lane.prober.probe(probe_address(hub.public_key))
         except ProbeError as error:
             shown.was_not(str(error), trio.current_time())
+            self._path_doubted.set()
             raise ProbeError("; ".join([str(error), *self._own_problems()])) from error
         shown.was_answered(rtt, trio.current_time())
         peer = self._lane.peers.get(hub.public_key)
@@ -199,7 +215,7 @@ class AgentNetwork(End):
 
     def _own_problems(self) -> list[str]:
         found = [self._lane.problem] if self._lane.problem else self._lane.warnings
-        return [*found, self._endpoint_problem] if self._endpoint_problem else list(found)
+        return [*found, self._path_problem] if self._path_problem else list(found)
 
     def _hub(self) -> Member | None:
         return next((member for member in self._members if member.hub), None)
@@ -209,7 +225,7 @@ class AgentNetwork(End):
         me = replace(self._me, superframes=self.superframes)
         # A hub has no address until its name is resolved: that of another one would cost a handshake.
         members = [
-            replace(member, endpoint=self._endpoint.current if member.endpoint == self._endpoint.text else "")
+            replace(member, endpoint=self._path.current if member.endpoint == self._path.text else "")
             if member.hub
             else me
             if member.public_key == me.public_key
@@ -218,9 +234,10 @@ class AgentNetwork(End):
         ]
         self._lane.follow(plan(members, me.public_key))
 
-    def _say(self, endpoint_problem: str) -> None:
-        if endpoint_problem != self._endpoint_problem:
-            self._endpoint_problem = endpoint_problem
+    def _say(self, path_problem: str) -> None:
+        if path_problem != self._path_problem:
+            self._path_problem = path_problem
+            self._log.info("way of the packets", problem=path_problem or None, endpoint=self._path.current)
             self.tell()
 
     def tell(self) -> None:
@@ -245,23 +262,67 @@ class AgentNetwork(End):
                 await self._map_changed.wait()
 
     async def _find_hub(self) -> None:
-        """Keeps the hub's address: found when the map names it, found again while it is silent."""
+        """Keeps the way to the hub: found when the map names it, found again while it is silent."""
         while True:
-            hub = self._hub()
-            changed = self._map_changed
-            if hub is not None and (hub.endpoint != self._endpoint.text or self._is_silent(hub)):
-                if hub.endpoint != self._endpoint.text:
-                    self._endpoint = HubEndpoint(hub.endpoint)
-                try:
-                    await self._endpoint.advance()
-                except NoEndpoint as error:
-                    self._say(str(error))
-                else:
-                    self._say("")
-                    self._lane.reset_endpoint(hub.public_key)
-                    self._follow()
+            self._path_doubted = doubted = trio.Event()
+            if (hub := self._hub()) is not None:
+                if hub.endpoint != self._path.text or await self._is_silent_still(hub):
+                    await self._take_next_way(hub)
+                elif self._is_cut_off() and not self._path.relayed and self._path.relay(self._device_port()):
+                    self._take_way(hub)
+                elif self._path.climb_due:
+                    await self._climb(hub)
             with trio.move_on_after(TURN):
-                await changed.wait()
+                await doubted.wait()
+
+    def _missed(self) -> None:
+        """Called when the gateway says that it hears nothing of our device: we ask it, and see."""
+        if not self._path.relayed:
+            self._hub_evidence.missed = True
+            self._lane.look_soon()
+
+    async def _take_next_way(self, hub: Member) -> None:
+        try:
+            await self._path.advance(hub.endpoint, self._device_port())
+        except NoEndpoint as error:
+            self._say(str(error))
+        else:
+            self._take_way(hub)
+
+    def _take_way(self, hub: Member) -> None:
+        """The device follows the path, and is not left to find out when its next handshake is due."""
+        told = f"no UDP passes to {self._path.text}: packets go through the tunnel"
+        self._say(told if self._path.relayed else "")
+        self._lane.reset_endpoint(hub.public_key)
+        self._follow()
+        if self._path.relayed:
+            self._lane.rekey(hub.public_key)
+
+    async def _climb(self, hub: Member) -> None:
+        """Sees by one handshake whether UDP passes again."""
+        began = time.time()
+        self._path.climb()
+        self._lane.reset_endpoint(hub.public_key)
+        self._follow()
+        self._lane.rekey(hub.public_key)
+        await trio.sleep(CLIMB_TRIAL)
+        self._lane.look_soon()
+        await self._lane.next_look()
+        peer = self._lane.peers.get(hub.public_key)
+        self._path.climbed(peer is not None and peer.last_handshake >= began)
+        self._take_way(hub)
+
+    def _is_cut_off(self) -> bool:
+        """Whether the hub has not answered for some time, while its gateway is reached."""
+        shown = self._hub_evidence
+        return (
+            shown.failing_since is not None
+            and (shown.missed or trio.current_time() - shown.failing_since >= CUT_OFF_AFTER)
+            and not self._choice.seeking
+        )
+
+    def _device_port(self) -> int:
+        return self._lane.state.listen_port if self._lane.state is not None else 0
 
     def _has_met(self, hub: Member) -> bool:
         peer = self._lane.peers.get(hub.public_key)
@@ -276,6 +337,15 @@ class AgentNetwork(End):
             self._adopt(self._choice.unanswered())
         else:
             self._choice.answered()
+
+    async def _is_silent_still(self, hub: Member) -> bool:
+        """`_is_silent`, by a look that is not ten seconds old."""
+        if not self._is_silent(hub):
+            return False
+        self._lane.look_soon()
+        with trio.move_on_after(_CHECK_MAX):
+            await self._lane.next_look()
+        return self._is_silent(hub)
 
     def _is_silent(self, hub: Member) -> bool:
         """Whether another address, or the planned one again, is worth a try."""

@@ -322,6 +322,7 @@ class Uplink:
 
     def _greeted(self, tunnel: Tunnel, hello: GatewayHello) -> None:
         self._tunnel, self._gateway = tunnel, hello.gateway
+        self.network.gateway_reached(hello.gateway, tunnel)
         self.connects += 1
         self._now("up", "")
         self.network.greeted()

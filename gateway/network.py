@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -21,10 +22,12 @@ from raven.net.end import End, EndOptions, handshake_age, has_expired
 from raven.net.evidence import Evidence
 from raven.net.packets import PacketLane
 from raven.net.probe import ProbeError
+from raven.net.relay import Relay, is_relay
 from raven.registry.interface import NodeRecord
 from raven.status import Lane
 from raven.topology.model import Member, PodRanges, probe_address
 from raven.topology.plan import plan
+from raven.wg.configuration import PeerState
 
 _TICK = 1.0  # seconds; probes that are due start at the next one
 # Changes of the map gather before they are told, as each goes to every node: seconds, and seconds a node.
@@ -70,6 +73,8 @@ class GatewayNetwork(End):
         self._lanes |= {of.public_key: self._make_lane(of) for of, _ in further}
         self._evidence: dict[PublicKey, Evidence] = {}
         self._map_changed = trio.Event()
+        self._relay_drops: Counter[str] = Counter()
+        self.tell_missed: Callable[[str], None] = lambda node: None  # called while a node does not answer
 
     def load(self, nodes: Iterable[NodeRecord]) -> None:
         """Takes back the members the registry remembers, in the order they joined; before `run`.
@@ -196,7 +201,7 @@ class GatewayNetwork(End):
             state="down" if shown.failure and has_expired(handshake) else "up",
             evidence_age_s=None if shown.answered is None else shown.age(trio.current_time()),
             rtt_ms=None if shown.rtt is None else 1e3 * shown.rtt,
-            detail=self._why_silent(node, shown, handshake),
+            detail=self._why_silent(node, shown, handshake) or _way(peer),
             bytes_in=peer.rx_bytes,
             bytes_out=peer.tx_bytes,
             handshake_age_s=handshake,
@@ -230,7 +235,16 @@ class GatewayNetwork(End):
         for lane in self._lanes.values():
             total.update(lane.counters)
             total["bad_probe"] += lane.prober.dropped
-        return total
+        return total + self._relay_drops
+
+    def relay(self, node: str) -> Relay | None:
+        """A new way from the node's tunnel to the device that carries it; None, and counted, without one."""
+        state = self._lane_of(node).state if self._members.get(node) is not None else None
+        if state is not None and state.listen_port:
+            with suppress(OSError):  # no descriptor is left; the node's device tries again
+                return Relay(state.listen_port, self._relay_drops)
+        self._relay_drops["relay-no-device"] += 1
+        return None
 
     def _off_sentence(self) -> str:
         return f"the gateway carries no packets: {self.off}"
@@ -324,6 +338,7 @@ class GatewayNetwork(End):
             if not failed and shown.answered is not None:
                 self._log.warning("packets stopped", node=member.name, why=str(error))
             shown.was_not(str(error), trio.current_time())
+            self.tell_missed(member.name)
             raise
         else:
             if failed or shown.answered is None:
@@ -343,3 +358,7 @@ class GatewayNetwork(End):
             port = self._members.device_of(node).endpoint
             return f"no WireGuard handshake yet: do the node's UDP packets reach {port}?"
         return f"{shown.failure}; the last WireGuard handshake was {handshake:.0f} s ago"
+
+
+def _way(peer: PeerState) -> str:
+    return "through the tunnel: no UDP of the node arrives" if is_relay(peer.endpoint) else ""

@@ -74,6 +74,7 @@ class Parts:
                 for number in range(1, options.devices)
             ],
         )
+        self.network.tell_missed = self._tell_missed
         self.following: Following | None = None
         self.followers: Followers | None = None
         listed = self.kubernetes is not None and self.kubernetes.listed
@@ -135,6 +136,10 @@ class Parts:
         self.oam.requests.judge_again()
         for live in self.table.connected():
             self.network.offer(live.node, live.hello.packets)
+
+    def _tell_missed(self, node: str) -> None:
+        if (live := self.table.live(node)) is not None:
+            live.tell_missed()
 
     def _addresses(self) -> list[str]:
         """Where agents that join now dial: this gateway first, which they have just reached."""

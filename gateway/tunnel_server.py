@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -23,6 +24,7 @@ from gateway.followers import Followers
 from gateway.hello import checked, dismiss, receive_hello
 from gateway.join import JoinResult
 from gateway.network import GatewayNetwork
+from gateway.packet_relay import NodeRelay
 from gateway.refusals import BUSY, Refusals
 from gateway.renew import granted, hello_for, is_expired, refused
 from gateway.tunnels import NodeTunnel, TunnelTable
@@ -222,6 +224,8 @@ class TunnelServer:
         self._unplaced[node] += 1
         try:
             async with trio.open_nursery() as nursery:
+                relay = NodeRelay(tunnel, nursery, partial(self.network.relay, node))
+                tunnel.on_datagrams = relay.received
                 nursery.start_soon(self._converse, tunnel, peer, address, connected)
                 try:
                     await tunnel.run(None)

@@ -24,6 +24,7 @@ from raven.control.messages import (
     encode,
 )
 from raven.mux.codes import Priority
+from raven.net.relay import MISSED_FLOW
 from raven.net.tunnel import Tunnel, TunnelLost
 
 RECONNECT_MAX = 5.0  # seconds a request waits for a node that is coming back; most are back in less than two
@@ -118,6 +119,10 @@ class NodeTunnel:
     async def send(self, message: Message) -> None:
         """Queues a control message for the agent; raises TunnelLost."""
         await self.tunnel.send_control(encode(message))
+
+    def tell_missed(self) -> None:
+        """Lets the node know that nothing is heard of its device, which may have no other way to learn it."""
+        self.tunnel.send_datagrams(MISSED_FLOW, segment_size=1, data=b"\0")
 
     def evidence_age(self) -> float:
         """Seconds since the agent last proved that it is there."""

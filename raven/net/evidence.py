@@ -41,6 +41,7 @@ class Evidence:
     asking: bool = False
     _asked: float | None = None  # when the last question ended
     _came: float | None = None  # when it was new, or back
+    missed: bool = False  # it asks for us in vain, as we were told another way
     _waited: bool = False  # somebody sends to it, and nothing comes back
     _rx: int | None = None  # the device's counters at the last look; None: there was none
     _tx: int = 0
@@ -85,7 +86,7 @@ class Evidence:
         if asked is None or (self._came is not None and since_came < asked):
             return since_came >= ASK_SOON
         return (
-            (self._waited and asked >= ASK_SOON)
+            ((self._waited or self.missed) and asked >= ASK_SOON)
             or _older(self.heard, self.spread * self.silence_max, now)
             or _older(self.proven, ROUND_TRIP_MAX, now)
             or _older(self.answered, self.spread * RTT_MAX, now)
@@ -94,7 +95,8 @@ class Evidence:
     def was_answered(self, rtt: float, now: float) -> None:
         """Call when a probe was answered."""
         self.heard = self.proven = self.answered = self._asked = now
-        self.rtt, self.failure, self.failing_since, self._waited = rtt, "", None, False
+        self.rtt, self.failure, self.failing_since = rtt, "", None
+        self.missed = self._waited = False
 
     def was_not(self, why: str, now: float) -> None:
         """Call when a probe was not answered."""

@@ -100,7 +100,7 @@ class PacketLane:
         self._wake.set()
 
     def rekey(self, key: PublicKey) -> None:
-        """Called when the peer is there and its keys seem not to be: a handshake starts now."""
+        """Called when the peer's keys seem lost, or the way to it is another: a handshake starts now."""
         self._stale.add(key)
         self._wake.set()
 
@@ -276,7 +276,7 @@ class PacketLane:
                 self._prescribed.pop(key, None)
         stale, self._stale = self._stale, set()
         for key in stale & {peer.public_key for peer in plan.peers}:
-            self._log.info("handshake with a peer whose keys seem lost", peer=key.to_base64())
+            self._log.info("new keys asked for", peer=key.to_base64())
             await device.rekey(key)
         self._saw(await device.state() if changes else state, await device.counters())
         return warnings
