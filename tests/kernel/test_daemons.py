@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from raven.net.end import KEYS_EXPIRE
-from tests.e2e.wireguard.network import Network, ping, pings
+from tests.e2e.wireguard.network import Network, ping, pings, rule
 from tests.kernel import image, interpreter
 from tests.kernel.guest import GUEST4, GUEST6, HOST4, Guest
 from tests.lab import wires
@@ -171,3 +171,12 @@ def test_an_agent_holds_the_kernels_device(held: Site) -> None:
         what="packets through the new device",
         seconds=25,
     )
+    # Where no UDP passes the kernel's packets go through the agent's tunnel.
+    with rule(cloud, "iifname kernel udp dport 4500 drop"):
+        wait_until(
+            lambda: "through the tunnel" in held.gateway.nodes()["vm"]["packets"]["detail"],
+            what="packets through the tunnel",
+            seconds=SLOWLY,
+        )
+        wait_until(lambda: ping(cloud, GUEST_POD, "-I", CLOUD_POD), what="an answer", seconds=20)
+        assert "127.0.0.1:" in guest.run(f"wg show {DEVICE} endpoints")
