@@ -130,7 +130,7 @@ class Gateway:
 
     async def _leave(self, notifier: Notifier) -> None:
         """Says that this gateway goes, and serves everybody until load balancers have noticed."""
-        self.parts.oam.proxy.leave()
+        self.parts.oam.leave()
         if grace := self.parts.options.drain_grace_seconds:
             self._log.info("leaving", seconds=grace)
             notifier.status(f"leaving: everything is served for {grace:g} s more")
@@ -143,7 +143,7 @@ class Gateway:
         parts = self.parts
         self._log.info("draining", tunnels=len(parts.table.connected()), seconds=parts.options.drain_seconds)
         with trio.move_on_after(SETTLE_MAX):
-            await parts.oam.proxy.settle()
+            await parts.oam.settle()
         parts.oam.drain()
         with trio.move_on_after(parts.options.drain_seconds):
             async with trio.open_nursery() as nursery:

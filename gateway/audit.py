@@ -6,33 +6,44 @@ O&M never waits for a disk: a line that finds the queue full is counted and stan
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 
 import trio
 
+from gateway.audit_repeats import WINDOW, Repeats
 from raven import log
 from raven.errors import StateError
-from raven.oam.audit import AuditLine
+from raven.oam.audit import OPEN, AuditLine
 from raven.registry.interface import AuditRecord, Registry
 
 QUEUE_MAX = 4096  # lines; some seconds of the busiest gateway, 2 MB
 BATCH_MAX = 1024  # lines in one transaction
 PAUSE = 1.0  # seconds between two batches
+_EVENTS = {"CONNECT": "connect", "TRACE": "trace", "TLS": "tls"}  # by method
 HEAD_INTERVAL = 3600.0  # seconds between two notes of the chain's head, where lines were written
 
 
 class RegistryAudit:
     """An `Audit` whose lines end in the registry while `run` runs."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # of what is counted for a while
         self._registry = registry
         self._send, self._receive = trio.open_memory_channel[AuditRecord](QUEUE_MAX)
         self._log = log.get("audit")
         self._noted = -math.inf  # trio.current_time() of the last note of the chain's head
+        self._repeats = Repeats()
         self.dropped = 0  # lines the registry never saw
         self.verdicts: dict[str, int] = {}  # requests that ended, by verdict
 
     def record(self, line: AuditLine) -> None:
-        self.verdicts[line.verdict] = self.verdicts.get(line.verdict, 0) + 1
+        if line.verdict != OPEN:
+            self.verdicts[line.verdict] = self.verdicts.get(line.verdict, 0) + 1
+        if not self._repeats.is_told(line, self._clock()):
+            self._tell(line)
+
+    def _tell(self, line: AuditLine) -> None:
         target = f"{line.host or line.node}:{line.port}" if line.port else ""
         self._log.info(
             "request",
@@ -50,7 +61,7 @@ class RegistryAudit:
         )
         record = AuditRecord(
             time=line.time,
-            event="connect" if line.method == "CONNECT" else "http",
+            event=_EVENTS.get(line.method, "http"),
             node=line.node,
             asker=line.asker,
             target=target,
@@ -74,9 +85,17 @@ class RegistryAudit:
         """Until cancelled; what is queued then is still written."""
         try:
             while True:
-                await self._write_batch([await self._receive.receive()])
-                await trio.sleep(PAUSE)
+                first: list[AuditRecord] = []
+                with trio.move_on_after(WINDOW):
+                    first.append(await self._receive.receive())
+                await self._write_batch(first)
+                for line in self._repeats.over(self._clock()):
+                    self._tell(line)
+                if self._receive.statistics().current_buffer_used < BATCH_MAX:
+                    await trio.sleep(PAUSE)
         finally:
+            for line in self._repeats.over(math.inf):
+                self._tell(line)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
                 while self._receive.statistics().current_buffer_used:
                     await self._write_batch([])

@@ -129,13 +129,27 @@ class Oam:
             if self._options.oam_socket is not None:
                 self._options.oam_socket.unlink(missing_ok=True)
 
+    def leave(self) -> None:
+        """From now on /healthz says so and no connection is kept for another request; all are served."""
+        for proxy in self._proxies():
+            proxy.leave()
+
+    async def settle(self) -> None:
+        """Returns when every request that has come so far is at its target, or ended: after `leave`, once
+        nobody is accepted any more. The caller bounds it.
+        """
+        for arrivals in [one.arrivals for one in self._proxies()] + [one.arrivals for one in self._splicers]:
+            await arrivals.settle()
+
     def drain(self) -> None:
         """From now on idle connections close, and requests are turned away; those under way go on."""
-        self.proxy.drain()
         for splicer in self._splicers:
             splicer.draining = True
-        for door, _ in self._kubelet_doors:
-            door.proxy.drain()
+        for proxy in self._proxies():
+            proxy.drain()
+
+    def _proxies(self) -> list[HttpProxy]:
+        return [self.proxy, *(door.proxy for door, _ in self._kubelet_doors)]
 
     async def keep(self) -> None:
         """Until cancelled: follows the policy's file, judges again what is under way."""

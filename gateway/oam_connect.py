@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from gateway.oam_arrivals import Arrivals
 from gateway.oam_relay import Relay
 from gateway.oam_requests import Request, Requests
 from raven import log
@@ -61,7 +62,7 @@ class HttpProxy:
         self._identify = identify
         self._log = log.get("proxy")
         self._idle: set[trio.CancelScope] = set()
-        self._arriving: dict[trio.abc.HalfCloseableStream, trio.Event] = {}  # set once at its target, or gone
+        self.arrivals = Arrivals()
         self.leaving = False
         self.draining = False
         self.connections = 0  # open now
@@ -69,13 +70,6 @@ class HttpProxy:
     def leave(self) -> None:
         """From now on /healthz says so and no connection is kept for another request; all are served."""
         self.leaving = True
-
-    async def settle(self) -> None:
-        """Returns when every request that has come so far is at its target, or ended: after `leave`, once
-        nobody is accepted any more. The caller bounds it.
-        """
-        for arrived in list(self._arriving.values()):
-            await arrived.wait()
 
     def drain(self) -> None:
         """From now on idle connections close, and requests are turned away; those under way go on."""
@@ -96,7 +90,7 @@ class HttpProxy:
         """
         buffer = HeadBuffer(strict=True)
         self.connections += 1
-        self._arriving[stream] = trio.Event()
+        self.arrivals.came(stream)
         try:
             then = await self._serve_one(stream, buffer, asker, greeted, first=True)
             while then is _Then.NEXT:
@@ -113,12 +107,8 @@ class HttpProxy:
             self._log.exception("a request ended by a fault of the gateway")
         finally:
             self.connections -= 1
-            self._arrived(stream)
+            self.arrivals.arrived(stream)
             await tcp.close(stream)
-
-    def _arrived(self, stream: trio.abc.HalfCloseableStream) -> None:
-        if (event := self._arriving.pop(stream, None)) is not None:
-            event.set()
 
     async def _serve_one(
         self,
@@ -192,7 +182,7 @@ class HttpProxy:
     ) -> _Then:
         """Between the asker and the target until the request has ended."""
         upstream = await self._open(record)
-        self._arrived(stream)
+        self.arrivals.arrived(stream)
         if request.method == "CONNECT":
             await self._connect(stream, buffer, upstream, record)
             return _Then.CLOSE

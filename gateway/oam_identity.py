@@ -9,6 +9,7 @@ operator.
 from __future__ import annotations
 
 import dataclasses
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -53,6 +54,7 @@ class Identities:
         certificate: Mapping[str, Any] | None = stream.getpeercert()
         if not certificate:
             return asker
+        asker = dataclasses.replace(asker, expires=ssl.cert_time_to_seconds(certificate["notAfter"]))
         if not self._own_ca:
             return dataclasses.replace(asker, names=_subject_names(certificate))
         peer = check_operator(stream, cluster=self._cluster)
@@ -92,6 +94,8 @@ class Identities:
 
         A registry that cannot be read ends nothing that goes on.
         """
+        if self._wall() >= asker.expires:
+            raise Refusal("bad-credentials", f"the certificate of {asker.identity} has expired")
         for credential in asker.credentials:
             try:
                 self._check(credential, None)

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -26,7 +26,7 @@ from raven.mux.codes import Priority, RefusalCode
 from raven.net.source_network import network_of
 from raven.net.tunnel import StreamRefused, TunnelLost
 from raven.oam.asker import Asker
-from raven.oam.audit import Audit, AuditLine
+from raven.oam.audit import OPEN, Audit, AuditLine
 from raven.oam.kubelet import KubeletRequest
 from raven.oam.permits import Policy
 from raven.oam.refusal import Refusal, offline_node, unknown_node
@@ -62,6 +62,7 @@ class Request:
     to_target: int = 0
     from_target: int = 0
     detail: str = ""
+    told: bool = False  # by a line that says it is open
     asks: KubeletRequest | None = None  # where it could be read
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)  # cancelled when it may not go on
 
@@ -123,8 +124,12 @@ class Requests:
         )
 
     def judge(self, request: Request) -> None:
-        """Returns if the policy permits the request; Refusal otherwise."""
+        """Returns if the asker's credentials count and the policy permits the request; Refusal otherwise.
+
+        A connection is kept for longer than a credential may last, so each of its requests asks again.
+        """
         assert request.target is not None
+        self._standing(request.asker)
         target = request.target
         verb = request.asks.verb if request.asks is not None else None
         self._policy().judge(request.asker, target.node, target.host, target.port, verb)
@@ -194,7 +199,6 @@ class Requests:
         for request in [live for live in self.live if live.verdict == "allowed"]:
             try:
                 self.judge(request)
-                self._standing(request.asker)
             except Refusal as refusal:
                 request.verdict = "withdrawn"
                 request.detail = str(refusal)
@@ -207,6 +211,15 @@ class Requests:
         while True:
             await trio.sleep(JUDGE_INTERVAL)
             self.judge_again()
+            self._tell_open()
+
+    def _tell_open(self) -> None:
+        """A line for what goes on for long: its own comes at its end, and would not after a power cut."""
+        now = trio.current_time()
+        for request in self.live:
+            if not request.told and request.verdict == "allowed" and now - request.began >= JUDGE_INTERVAL:
+                request.told = True
+                self._audit.record(replace(request.line(), verdict=OPEN))
 
     def is_node(self, name: str) -> bool:
         return self.lookup(name) is not None
@@ -235,7 +248,8 @@ class Requests:
             ) from error
 
     def seen_by(self, asker: Asker) -> list[AgentTunnel]:
-        """The connected nodes of which the policy permits something to `asker`."""
+        """The connected nodes of which the policy permits something to `asker`; Refusal "bad-credentials"."""
+        self._standing(asker)
         policy = self._policy()
         return [tunnel for tunnel in self._tunnels.connected() if policy.may_see(asker, tunnel.node)]
 

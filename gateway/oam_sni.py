@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from gateway.oam_arrivals import Arrivals
 from gateway.oam_requests import Request, Requests
 from raven import log
 from raven.errors import PeerError
@@ -34,6 +35,7 @@ class NameSplicer:
         self._requests = requests
         self._port = port
         self._log = log.get("names")
+        self.arrivals = Arrivals()
         self.draining = False
 
     async def serve(
@@ -48,6 +50,7 @@ class NameSplicer:
         `greeted` is called when the ClientHello was there.
         """
         record = self._requests.new(asker, "TLS")
+        self.arrivals.came(stream)
         try:
             await self._serve(stream, record, greeted)
         except Refusal as refusal:
@@ -64,6 +67,7 @@ class NameSplicer:
             self._log.exception("a connection ended by a fault of the gateway")
         finally:
             self._requests.ended(record)
+            self.arrivals.arrived(stream)
             await trio.aclose_forcefully(stream)
 
     async def _serve(
@@ -104,6 +108,7 @@ class NameSplicer:
         except BaseException:
             await trio.aclose_forcefully(upstream)
             raise
+        self.arrivals.arrived(stream)
         counted = Copied()
         try:
             result = await splice(stream, upstream, counted)

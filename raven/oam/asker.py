@@ -6,6 +6,7 @@ proof decides the kind, so a certificate of a foreign CA can never call itself a
 """
 
 import ipaddress
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ KINDS: Final = {
     "uid": "the user at the other end of the Unix socket",
     "gid": "that user's primary group",
 }
+ANONYMOUS: Final = "anonymous"
 FROM: Final = "from"  # matches the network an asker comes from; nobody's name
 
 # Printable ASCII without blank and comma: a name stands in lists, log lines and the rules of an agent.
@@ -45,13 +47,14 @@ class Asker:
     names: tuple[str, ...] = ()  # KIND:NAME, the best first
     source: IPAddress | None = None  # where it comes from, for rules; None on a Unix socket
     credentials: tuple[str, ...] = ()  # ids of what proved the names, where they can be revoked
+    expires: float = math.inf  # Unix seconds; of a certificate that proved them
 
     @property
     def identity(self) -> str:
         """The one name under which it is counted and limited."""
         if self.names:
             return self.names[0]
-        return "anonymous"
+        return ANONYMOUS
 
     def __str__(self) -> str:
         return f"{self.identity} at {self.address}"

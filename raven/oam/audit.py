@@ -1,7 +1,12 @@
-"""What is remembered of a request to the proxy: one line when it ended, whatever came of it."""
+"""What is remembered of a request to the proxy: one line when it ended, whatever came of it.
+
+One that goes on for long has a line of verdict OPEN before.
+"""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+OPEN: Final = "open"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,12 +20,16 @@ class AuditLine:
     node: str  # "" where none was named
     host: str  # as the node sees it; "" is the node itself
     port: int  # 0 where none was named
-    verdict: str  # "allowed", or the constant word of the refusal
+    verdict: str  # "allowed", OPEN while it goes on, or the constant word of the refusal
     status: int  # of the answer; 0 where the asker left before one
     bytes_to_target: int  # payload after the request's head
     bytes_from_target: int  # payload after the answer's head
     duration: float  # seconds
     detail: str = ""  # the sentence of a refusal
+
+    @property
+    def refused(self) -> bool:
+        return self.verdict not in ("allowed", "withdrawn", OPEN)
 
 
 class Audit(Protocol):

@@ -20,6 +20,8 @@ from raven.registry.interface import AuditHead, AuditRecord
 AUDIT_MAX = 100_000  # rows, about 20 MB: a day of a request a second, on a disk that must also hold the WAL
 AUDIT_FIELD_MAX = 500  # characters kept of a field; askers choose how long what they ask for is
 
+_REWRITTEN = "line {} is another than the one noted; the lines up to it were rewritten"
+
 FIELDS = "time, event, node, asker, target, verdict, detail, request, sent, received, seconds"
 _OLD = 7  # fields of a line before there were more; one whose others are NULL is hashed as it was then
 HEAD = (
@@ -77,6 +79,10 @@ def check(rows: Iterable[Any], seen: AuditHead | None) -> AuditVerdict:
     def verdict(problem: str = "") -> AuditVerdict:
         return AuditVerdict(number - first, AuditHead(number, previous.hex()), problem)
 
+    if seen is not None and seen.line < number:
+        return verdict(f"line {seen.line} was noted, and the lines up to {number} were pruned, or cut away")
+    if seen is not None and seen.line == number and seen.hash != previous.hex():
+        return verdict(_REWRITTEN.format(number))
     for row in walk:
         if row["id"] != number + 1:
             return verdict(f"lines {number + 1} to {row['id'] - 1} are missing")
@@ -85,7 +91,7 @@ def check(rows: Iterable[Any], seen: AuditHead | None) -> AuditVerdict:
             return verdict(f"line {row['id']} is not what was written, or the line before it is not")
         number, previous = row["id"], row["hash"]
         if seen is not None and seen.line == number and seen.hash != previous.hex():
-            return verdict(f"line {number} is another than the one noted; the lines up to it were rewritten")
+            return verdict(_REWRITTEN.format(number))
     if newest > number:
         return verdict(f"lines {number + 1} to {newest} are missing at the end")
     if seen is not None and seen.line > number:

@@ -10,13 +10,16 @@ from pathlib import Path
 import click
 import msgspec
 
-from raven.errors import ConfigError, RavenError
+from raven.errors import RavenError
 
 
 def verify_command(program: str) -> click.Command:
     """The command, as a subcommand of `program`."""
 
-    @click.command("verify", epilog="Exit codes: 0 when all hangs together, 1 when the chain is broken.")
+    @click.command(
+        "verify",
+        epilog="Exit codes: 0 when all hangs together, 1 when the chain is broken, 2 when it cannot be read.",
+    )
     @click.option(
         "--state-dir",
         type=click.Path(path_type=Path),
@@ -53,7 +56,7 @@ def verify_command(program: str) -> click.Command:
                 verdict = registry.verify_audit(seen=head)
         except RavenError as error:
             click.echo(f"{program}: {error}", err=True)
-            sys.exit(2 if isinstance(error, ConfigError) else 1)
+            sys.exit(2)
         if output == "json":
             told = {
                 "ok": not verdict.problem,

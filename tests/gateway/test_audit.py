@@ -1,5 +1,6 @@
 """Audit lines on their way to the registry."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -44,6 +45,27 @@ async def test_lines_reach_the_registry_and_the_last_ones_too(tmp_path: Path) ->
     assert (newest.time, oldest.time) == (2.0, 1.0)
     assert (newest.event, newest.node, newest.target) == ("connect", "shop-1", "shop-1:9100")
     assert audit.verdicts == {"allowed": 2}
+    registry.close()
+
+
+async def test_what_is_allowed_has_its_line_beside_a_flood_of_refusals(tmp_path: Path) -> None:
+    registry = SqliteRegistry(tmp_path / "registry.sqlite", now=0.0)
+    audit = RegistryAudit(registry)
+    refused = dataclasses.replace(_line(0), asker="anonymous at 192.0.2.1:1", verdict="not-permitted")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        for number in range(3 * QUEUE_MAX):
+            audit.record(dataclasses.replace(refused, id=str(number)))
+        audit.record(_line(1))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    told = [(line.verdict, line.detail) for line in registry.audit()]
+    assert sorted(told) == [
+        ("allowed", ""),
+        ("not-permitted", ""),
+        ("not-permitted", f"and {3 * QUEUE_MAX - 1} more like it in 10 s: "),
+    ]
+    assert audit.dropped == 0
     registry.close()
 
 

@@ -109,9 +109,18 @@ async def test_certificates_of_ravens_own_ca(net: Loopback, tmp_path: Path) -> N
             assert (await read_head(stream)).startswith(b"HTTP/1.1 200 ")
             await stream.send_all(b"hello")
             assert await stream.receive_some() == b"hello"
+            kept = await secured(entry, out, "alice")
+            get = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % url.encode()
+            await kept.send_all(get)
+            assert (await read_head(kept)).startswith(b"HTTP/1.1 200 ")
             await access(net, "revoke", serial)
             await broken_off(stream)
             await trio.aclose_forcefully(stream)
+            # So does a connection that is only kept for the next request.
+            await kept.send_all(get)
+            answer_head = await read_head(kept)
+            assert b"bad-credentials" in answer_head or b"\r\nHTTP/1.1 407 " in answer_head, answer_head
+            await trio.aclose_forcefully(kept)
             (cut, *_) = await audited(net, "connect")
             assert (cut.verdict, cut.sent, cut.received) == ("withdrawn", 5, 5)
             assert "was revoked" in cut.detail
@@ -212,8 +221,9 @@ async def test_access_tokens(net: Loopback, tmp_path: Path) -> None:
             await access(net, "revoke", token.split(".")[1])
             ran = await curl("-w", "%{http_code}", "-x", f"http://x:{token}@{net.oam}", url)
             assert ran.out.endswith(b"407")
-            lines = await audited(net, "http", 6)
+            lines = await audited(net, "http", 5)
             assert {line.verdict for line in lines} == {"allowed", "bad-credentials"}
+            assert lines[0].detail == "the token of prometheus was revoked"
             assert (await audited(net, "access-created"))[0].detail == "token:prometheus"
             assert (await audited(net, "access-revoked"))[0].detail == "token:prometheus"
     logged = gateway.log.read_text() + (net.state / "registry.sqlite").read_bytes().decode("latin-1")

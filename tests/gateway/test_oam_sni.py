@@ -173,6 +173,25 @@ async def test_an_asker_that_leaves_leaves_nothing() -> None:
         assert not e.site.requests.live
 
 
+async def test_a_drain_waits_for_who_has_dialled_and_is_about_to_speak(authority: Authority) -> None:
+    async with kubelet(authority) as port, entry(port) as e, await e.dial_tls(authority) as late:
+        settled = trio.Event()
+
+        async def settle() -> None:
+            await e.splicer.arrivals.settle()
+            settled.set()
+
+        await e.ask(hello("nowhere"))  # the entry has accepted both by now
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(settle)
+            with trio.move_on_after(0.1):
+                await settled.wait()
+            assert not settled.is_set()
+            await late.do_handshake()
+            with trio.fail_after(5):
+                await settled.wait()
+
+
 async def test_a_withdrawn_permit_cuts_what_is_under_way(authority: Authority) -> None:
     async with kubelet(authority) as port, entry(port) as e, await e.dial_tls(authority) as stream:
         await stream.send_all(b"abc")

@@ -116,6 +116,20 @@ def test_a_chain_forged_as_a_whole_is_found_by_a_head_noted_elsewhere(
     )
 
 
+@pytest.mark.parametrize("anchored", [10, 12])
+def test_a_forged_anchor_hides_no_line_that_was_noted(
+    registry: SqliteRegistry, path: Path, anchored: int
+) -> None:
+    """Who may write to the file makes all of it anew, as if what was noted had been pruned."""
+    registry.append_audit([line(number) for number in range(10)])
+    seen = registry.audit_head()
+    registry.append_audit([line(number) for number in range(10, 15)])
+    tamper(path, "DELETE FROM audit")
+    tamper(path, f"UPDATE audit_anchor SET id = {anchored}, hash = zeroblob(32)")
+    registry.append_audit([line(number, node="shop-2") for number in range(5)])
+    assert registry.verify_audit(seen=seen).problem
+
+
 def _older(path: Path) -> None:
     """A registry of the Raven before the chain, with two lines."""
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
