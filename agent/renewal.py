@@ -55,6 +55,7 @@ class Renewal:
         self._problem = ""
         self._skew = 0.0  # seconds the gateway's clock is ahead of ours
         self._asked: tuple[Tunnel, trio.MemorySendChannel[Renewed | RenewRefused]] | None = None
+        self._given_up: Tunnel | None = None  # where an answer did not come in time
         self._log = log.get("renewal")
         self.context = agent_context(state)  # for the next dial
         self._cas = _read_cas(state)
@@ -137,8 +138,14 @@ class Renewal:
             await tunnel.drain("the certificate is renewed")
 
     def answered(self, tunnel: Tunnel, answer: Renewed | RenewRefused) -> None:
-        """Called with what the gateway says to a request; PeerError "bad-control" when there was none."""
+        """Called with what the gateway says to a request; PeerError "bad-control" when there was none.
+
+        One that comes too late, over a tunnel that was away for a while, costs nothing but itself.
+        """
         if self._asked is None or self._asked[0] is not tunnel:
+            if self._given_up is tunnel:
+                self._given_up = None
+                return
             raise PeerError("bad-control", "the gateway answers a renewal that nobody asked for")
         self._asked[1].send_nowait(answer)
         self._asked = None
@@ -188,6 +195,7 @@ class Renewal:
                 await tunnel.send_control(encode(RenewRequest(csr_pem=self._request)))
                 answer = await receive.receive()
         except trio.TooSlowError as error:
+            self._given_up = tunnel
             raise PeerError("timeout", f"no answer within {ANSWER_MAX:.0f} s") from error
         finally:
             self._asked = None

@@ -18,7 +18,7 @@ from agent.uplink import Uplink
 from raven import __version__
 from raven.net.open_streams import listed
 from raven.net.probe import ProbeError
-from raven.net.tunnel import TunnelLost
+from raven.net.tunnel import PING_MAX, TunnelLost
 from raven.status import AgentSnapshot, PingResult, Streams, UplinkStatus, judged
 
 if TYPE_CHECKING:
@@ -76,9 +76,12 @@ async def ping(of: Parts, name: str) -> PingResult | str:
     stream_rtt: float | None = None
     stream_problem = ""
     try:
-        stream_rtt = 1e3 * await found[0].ping()
+        with trio.fail_after(PING_MAX):
+            stream_rtt = 1e3 * await found[0].ping()
     except TunnelLost as error:
         stream_problem = str(error)
+    except trio.TooSlowError:
+        stream_problem = f"no answer within {PING_MAX:.0f} s"
     packets = of.network.lane()
     packet_rtt: float | None = None
     packet_problem = packets.detail

@@ -19,7 +19,7 @@ from gateway.tunnels import NodeTunnel
 from raven import __version__
 from raven.net.open_streams import listed
 from raven.net.probe import ProbeError
-from raven.net.tunnel import TunnelLost
+from raven.net.tunnel import PING_MAX, TunnelLost
 from raven.registry.interface import NodeRecord
 from raven.status import (
     GatewaySnapshot,
@@ -167,9 +167,12 @@ async def ping(of: Parts, name: str) -> PingResult | str:
         stream_problem = _stream_lane(live, live.evidence_age()).detail
     elif live is not None:
         try:
-            stream_rtt = 1e3 * await live.tunnel.ping()
+            with trio.fail_after(PING_MAX):
+                stream_rtt = 1e3 * await live.tunnel.ping()
         except TunnelLost as error:
             stream_problem = str(error)
+        except trio.TooSlowError:
+            stream_problem = f"no answer within {PING_MAX:.0f} s"
     packets = _packet_lane(of, name, live)
     packet_rtt: float | None = None
     packet_problem = packets.detail

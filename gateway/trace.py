@@ -7,7 +7,6 @@ The gateway's policy judges whoever asks at the status socket as it does at the 
 from __future__ import annotations
 
 import time
-from typing import Final
 
 import trio
 
@@ -16,14 +15,12 @@ from gateway.tunnels import NodeTunnel
 from raven.control.messages import decode_opened_untrusted
 from raven.errors import PeerError
 from raven.net.status_socket import TraceRequest
-from raven.net.tunnel import TunnelLost, TunnelStream
+from raven.net.tunnel import PING_MAX, TunnelLost, TunnelStream
 from raven.oam.asker import Asker
 from raven.oam.refusal import Refusal
 from raven.oam.target import Target
 from raven.spans import age
 from raven.status import Hop, TraceResult
-
-PING_MAX: Final = 10.0  # seconds; a satellite and a queue take two
 
 
 async def trace(of: Parts, request: TraceRequest, asker: Asker) -> TraceResult | str:

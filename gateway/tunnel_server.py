@@ -139,7 +139,10 @@ class TunnelServer:
 
     def _joined(self, result: JoinResult, address: str) -> None:
         if result.verdict == "accepted":
-            self._log.info(f"{result.role} joined", **{result.role: result.node}, address=address)
+            if result.role == "gateway":
+                self._log.info("gateway joined", gateway=result.node, address=address)
+            else:
+                self._log.info("node joined", node=result.node, address=address)
         else:
             self._refusals.turned_away(f"join-{result.verdict}", address, result.message)
 

@@ -32,7 +32,7 @@ Format = Literal["auto", "text", "json"]
 _SECRET_KEY = re.compile(r"token|secret|password|private|preshared|authorization", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
     r"raven(?:op)?1\.[\w.-]+"  # join tokens, access tokens
-    r"|(?<=://)[^/@\s]+:[^/@\s]+(?=@)"  # user and password of a proxy
+    r"|(?<=://)[^@\s]+:\S+(?=@)|\b[\w.%-]+:[^@\s/]+(?=@\w)"  # user and password of a proxy
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*",
     re.DOTALL,
 )

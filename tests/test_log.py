@@ -66,6 +66,7 @@ def test_no_secret_is_written(format: log.Format) -> None:
     logger = log.get("area")
     logger.info(f"joining with {TOKEN}", token="t0ps3cret", why=f"bad token {TOKEN}")
     logger.info(f"{ACCESS} is unknown", why="http://proxy:3128 is not http://me:pr0xypw@proxy:3128")
+    logger.info("no URL: me:pr0xypw@proxy:3128, http://me:pr0xy@pr0xypw@proxy")
     logger.info("x", error=ValueError(TOKEN), private_key="t0ps3cret", Authorization="t0ps3cret")
     try:
         raise RuntimeError(TOKEN)

@@ -8,6 +8,7 @@ from typing import Literal, NoReturn, overload
 import click
 import trio
 
+from raven.cli import render
 from raven.errors import StateError
 from raven.net.status_socket import Answer, Request, SnapshotRequest, ask
 from raven.status import AgentSnapshot, GatewaySnapshot, Happening, PingResult, Streams, TraceResult
@@ -21,7 +22,8 @@ EXIT_USAGE = 2  # no daemon answered, or the command makes no sense to it
 
 def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
     """Ends the command with a line on standard error."""
-    click.echo(f"ravenctl: {message}", err=True)
+    told = "\n".join(map(render.printable, message.split("\n")))
+    click.echo(f"ravenctl: {told}", err=True)
     raise SystemExit(code)
 
 

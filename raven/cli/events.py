@@ -18,6 +18,12 @@ from raven.status import Happening
 # What a line of the log reads like. A line that is not here, or lacks a detail, shows as it is.
 SENTENCES: Final = {
     "node joined": "node {node} joined, from {address}",
+    "gateway joined": "gateway {gateway} joined, from {address}",
+    "gateway follows": "gateway {gateway} follows this one; agents dial it at {address}",
+    "node resumed": "node {node} came back to its tunnel from {address}, after {gap_s} s",
+    "cut off": "node {node} was cut off: {reason}",
+    "the CA has changed": "this gateway has another CA now",
+    "the CA was not changed": "the CA was not changed: {why}",
     "node connected": "node {node} connected from {address}, raven {software}",
     "node disconnected": "node {node} is gone: {why}",
     "turned away": "a connection from {address} was turned away: {why}",

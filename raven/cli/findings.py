@@ -85,6 +85,7 @@ def _wrapped(text: str, width: int, indent: int) -> list[str]:
 
 
 def _write(line: Text) -> None:
+    render.harmless(line)
     if render.is_terminal():
         render.console().print(line, soft_wrap=True)
     else:

@@ -1,6 +1,7 @@
 """How ravenctl looks: tables of at most the terminal's width, and whole plain lines where there is none.
 
-Colour says nothing that a word does not say as well.
+Colour says nothing that a word does not say as well. What other hosts have said reaches a terminal
+as text alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,20 @@ _COLOURS: dict[LaneState, str] = {
     "down": "red",
     "off": "dim",
 }
+UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 _PIPE_WIDTH = 10_000  # columns; nothing wraps or is cut where a program reads
+
+
+def printable(text: str) -> str:
+    """`text` with a mark for whatever a terminal could take for an order: much of it is of other hosts."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else UNPRINTABLE for c in text)
+
+
+def harmless(text: str | Text) -> Text:
+    """The same, of a text that may have styles, which stay where they are."""
+    made = Text(text) if isinstance(text, str) else text
+    made.plain = printable(made.plain)
+    return made
 
 
 def is_terminal() -> bool:
@@ -45,7 +59,7 @@ def print_table(
     for position, heading in enumerate(headings):
         table.add_column(heading, no_wrap=position in whole, overflow="fold", header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(harmless, row))
     if is_terminal():
         console().print(table)
         return
@@ -57,7 +71,7 @@ def print_table(
 
 def say(text: str | Text = "", *, style: str = "") -> None:
     """A line of its own; no markup in it means anything."""
-    console().print(text, markup=False, style=style)
+    console().print(harmless(text), markup=False, style=style)
 
 
 def raw(text: str) -> None:

@@ -23,7 +23,8 @@ from raven.pki.identity import Role
 
 PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 DEVICE_MTU: Final = 1420  # bytes; what raven-wg gives its device
-_WITH_PASSWORD = re.compile(r"(?<=//)[^/@]*@")
+# Up to the last @, as a password may have any of the characters that end one elsewhere.
+_WITH_PASSWORD = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 
 
 async def examine(
@@ -72,7 +73,7 @@ def proxies(environment: Mapping[str, str], contact: Contact) -> list[Finding]:
         value = environment.get(name) or environment.get(name.lower())
         if not value:
             continue
-        said = f"set to {_WITH_PASSWORD.sub('...@', value)}"
+        said = "set to " + _WITH_PASSWORD.sub(r"\1...@", value)
         step = ""
         if straight and not contact.reached and name != "NO_PROXY":
             step = (

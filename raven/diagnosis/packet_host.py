@@ -21,6 +21,7 @@ from raven.diagnosis.judge import count
 from raven.errors import RavenError
 from raven.net.device import UAPI_DIRECTORY, NoDevice, UapiDevice
 from raven.net.kernel_device import KernelDevice
+from raven.net.relay import is_relay
 from raven.net.sysctls import InterfaceSysctls
 from raven.spans import age
 from raven.wg.configuration import DeviceState, PeerState, Status, UapiError
@@ -187,6 +188,10 @@ def _age(peer: PeerState) -> float | None:
 
 
 def _handshake(peer: PeerState, severity: Result) -> Finding:
+    if is_relay(peer.endpoint):
+        said = "no UDP passes to the gateway: packets go through the tunnel"
+        step = "let UDP out to the port of the gateway, 4500 by default, and its answers in: it is faster"
+        return Finding(hop="udp", result="note", said=said, next=step)
     seconds, about = _age(peer), str(peer.endpoint)
     if seconds is not None and seconds <= KEYS_EXPIRE:
         return Finding(hop="udp", result="ok", about=about, said=f"last handshake {age(seconds)} ago")

@@ -49,6 +49,7 @@ __all__ = [
     "TunnelStream",
 ]
 
+PING_MAX: Final = 8.0  # seconds that who asks for a person waits; a satellite and a queue take two
 CONTROL_WAITING: Final = 64  # control messages nobody has read; more means that nobody ever will
 
 # Reasons after which the other end does not listen any more.

@@ -24,6 +24,20 @@ def test_proxies_are_shown_without_their_passwords() -> None:
     assert network.proxies({}, contact)[0].result == "ok"
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("me:s3cret@proxy:3128", "...@proxy:3128"),
+        ("http://me:s3@cret@proxy", "http://...@proxy"),
+        ("http://me:s3/cret@proxy", "http://...@proxy"),
+        ("http://me:s3?cret#@proxy:1", "http://...@proxy:1"),
+    ],
+)
+def test_a_password_that_ends_like_something_else_is_not_shown(value: str, said: str) -> None:
+    (found,) = network.proxies({"HTTPS_PROXY": value}, Contact(host="gw", port=443))
+    assert found.said == f"set to {said}"
+
+
 def test_a_proxy_on_the_way_is_no_matter_of_variables() -> None:
     contact = Contact(host="gw", port=443, proxied=Proxied(proxy="proxy:3128", reason="proxy-connect"))
     assert network.proxies({}, contact) == []

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import time
@@ -13,6 +14,7 @@ import trio
 
 from raven.net.tls import agent_context
 from raven.registry.agent_state import open_agent
+from tests.cli.daemon import ravenctl
 from tests.daemons import GATEWAY, Loopback, command, echo, free_port, loopback, running, until
 
 
@@ -334,6 +336,21 @@ async def test_without_any_right_to_the_network_streams_work(net: Loopback) -> N
             await gateway.connected("shop-1")
         assert await gateway.stop() == 0
     assert "Traceback" not in gateway.log.read_text()
+
+
+async def test_a_ping_of_a_node_that_fell_silent_is_answered(net: Loopback) -> None:
+    """The gateway says so before `ravenctl` takes it for dead."""
+    async with net.gateway() as gateway:
+        await net.join("shop-1")
+        async with net.agent("shop-1") as agent:
+            await gateway.connected("shop-1")
+            agent.process.send_signal(signal.SIGSTOP)
+            try:
+                ran = await ravenctl("--socket", gateway.socket, "ping", "shop-1", "-c", "1")
+            finally:
+                agent.process.send_signal(signal.SIGCONT)
+    assert ran.code == 1, ran.err
+    assert "stream lane down" in ran.out
 
 
 async def test_a_second_signal_ends_a_drain(net: Loopback) -> None:
