@@ -52,6 +52,7 @@ _SEND_REASONS: Final = {
     errno.EPERM: "udp-filtered",
     errno.EACCES: "udp-filtered",
 }
+_NOT_THE_SOURCE: Final = (errno.ENOBUFS, errno.EMSGSIZE)  # refusals that another source would meet as well
 
 _INT = struct.Struct("=i")
 _PKTINFO = struct.Struct("=i4s4s")  # interface, address to answer from, address in the header
@@ -232,17 +233,22 @@ class UdpSocket:
         except BlockingIOError:
             raise
         except OSError as error:
-            if endpoint.source:
-                # Perhaps that local address is gone; the kernel chooses another until the peer is heard.
-                return self.send(transmit._replace(endpoint=endpoint._replace(source="")))
             if single or error.errno not in (errno.EINVAL, errno.EMSGSIZE, errno.EIO):
-                return _SEND_REASONS.get(error.errno or 0, "udp-error")
+                return self._refused(transmit, error)
             # EIO: a network card that cannot sum; EINVAL or EMSGSIZE: a segment that does not fit the link,
-            # which UDP_SEGMENT does not fragment.
+            # which UDP_SEGMENT does not fragment. Or the source is gone, and the first datagram shows that.
             if error.errno == errno.EIO:
                 self._offloads.failed_toward(endpoint.host, error)
             return self._send_one_by_one(transmit, address)
         return ""
+
+    def _refused(self, transmit: Transmit, error: OSError) -> str:
+        """Call when the kernel took nothing of `transmit`: sends it without a source, or says why not."""
+        endpoint = transmit.endpoint
+        if endpoint.source and error.errno not in _NOT_THE_SOURCE:
+            # Perhaps that local address is gone; the kernel chooses another until the peer is heard.
+            return self.send(transmit._replace(endpoint=endpoint._replace(source="")))
+        return _SEND_REASONS.get(error.errno or 0, "udp-error")
 
     def way(self, endpoint: Endpoint, tos: int) -> "_Way":
         """With what to send single datagrams to `endpoint`."""
@@ -274,6 +280,8 @@ class UdpSocket:
                     raise
                 return "udp-full"
             except OSError as error:
+                if at == 0:
+                    return self._refused(transmit, error)
                 return _SEND_REASONS.get(error.errno or 0, "udp-error")
         return ""
 

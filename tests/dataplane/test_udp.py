@@ -141,6 +141,17 @@ def test_an_address_that_is_gone_does_not_stop_answers(host: str) -> None:
     b.close()
 
 
+def test_an_address_that_is_gone_does_not_stop_answers_where_runs_are_not_taken(host: str) -> None:
+    offloads = Offloads()
+    offloads.failed_toward(host, OSError(errno.EIO, "the card cannot sum"))
+    a, b = Udp(0, 0, offloads), Udp(0, 0)
+    gone = "2001:db8::9" if ":" in host else "192.0.2.9"
+    assert a.send(Transmit(Endpoint(host, b.port, 0, gone), 1000, RUN)) == ""
+    assert b"".join(datagrams(b, 21)) == RUN
+    a.close()
+    b.close()
+
+
 def test_a_single_family_is_enough() -> None:
     udp = Udp(0, 0)
     six = udp._by_family.pop(socket.AF_INET6)
@@ -181,6 +192,22 @@ def test_segments_that_do_not_fit_the_link_are_fragmented(machine: Machine) -> N
         run = bytes(1452) * 5
         assert a.send(Transmit(Endpoint(host, b.port), 1452, run)) == ""
         assert b"".join(datagrams(b, 5)) == run
+        a.close()
+        b.close()
+
+
+@pytest.mark.netns
+def test_segments_that_do_not_fit_the_link_leave_from_the_source_as_well(machine: Machine) -> None:
+    machine.run("ip", "link", "set", "lo", "mtu", "1280")
+    machine.run("ip", "addr", "add", "2001:db8::9/128", "dev", "lo", "nodad")
+    for host, source in (("127.0.0.1", "127.0.0.9"), ("::1", "2001:db8::9")):
+        a, b = machine.inside(lambda: (Udp(0, 0), Udp(0, 0)))
+        run = bytes(1452) * 3
+        assert a.send(Transmit(Endpoint(host, b.port, 0, source), 1452, run)) == ""
+        bursts: list[tuple[list[bytes], Endpoint, int]] = []
+        while sum(len(burst[0]) for burst in bursts) < 3:
+            bursts += received(b)
+        assert {burst[1].host for burst in bursts} == {source}
         a.close()
         b.close()
 
