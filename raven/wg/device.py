@@ -238,8 +238,7 @@ class Device:
     def apply(self, change: DeviceChange, prepared: Prepared, now: float) -> None:
         """The short part of `configure`: all of `change`, as it was prepared."""
         self._outbox.begin()
-        if change.private_key is not None:
-            self._set_private_key(change.private_key, now)
+        rekeyed = change.private_key is not None and self._set_private_key(change.private_key)
         if change.listen_port is not None and change.listen_port != self.listen_port:
             self.listen_port = change.listen_port
             for peer in self._peers:
@@ -247,19 +246,25 @@ class Device:
         if change.fwmark is not None:
             self.fwmark = change.fwmark
         self._peers.apply(prepared, now)
+        if rekeyed:
+            # Only now: to the peers that stay, where they are by now. A handshake that a later part of the
+            # same change overtakes would cost its peer five seconds.
+            for peer in self._peers:
+                if peer.keepalive:
+                    peer.send_keepalive(now)
 
-    def _set_private_key(self, private: PrivateKey, now: float) -> None:
+    def _set_private_key(self, private: PrivateKey) -> bool:
+        """Whether it is another one."""
         clamped = NO_PRIVATE_KEY if private == NO_PRIVATE_KEY else PrivateKey.clamped(private)
         shared = self._shared
         if clamped == (NO_PRIVATE_KEY if shared.identity is None else shared.identity.private):
-            return
+            return False
         shared.identity = None if clamped == NO_PRIVATE_KEY else Identity(clamped, shared.random)
         if shared.identity is not None:
             self._peers.remove(shared.identity.dh.public)
         for peer in self._peers:
             peer.identity_changed()
-            if peer.keepalive:
-                peer.send_keepalive(now)
+        return True
 
     def state(self) -> DeviceState:
         """What `get=1` answers."""

@@ -275,3 +275,20 @@ def test_a_private_key_that_makes_a_peer_ourselves_takes_its_networks_too() -> N
     d.configure(DeviceChange(private_key=PRIVATE, peers=[PeerChange(public_key=A)]), 0.0)
     assert keys(d) == [A]
     assert d._peers.owner_of(0x0A000001) is None
+
+
+def test_a_new_private_key_is_shown_to_the_peers_that_stay_and_where_they_are_by_then() -> None:
+    d = device()
+    new = PrivateKey.clamped(bytes(range(1, 33)))
+    elsewhere = Endpoint("192.0.2.8", 8)
+    kept = PeerChange(public_key=A, endpoint=SOMEWHERE, keepalive=25)
+    configure(d, kept, PeerChange(public_key=B, endpoint=SOMEWHERE, keepalive=25))
+    d.transmits()
+    moved = (PeerChange(public_key=A, endpoint=elsewhere), PeerChange(public_key=B, remove=True))
+    d.configure(DeviceChange(private_key=new, peers=moved), 0.0)
+    assert [transmit.endpoint for transmit in d.transmits()] == [elsewhere]
+    # As `wg setconf` does it. A second initiation would make the answer to the first one void.
+    d.configure(DeviceChange(private_key=PRIVATE, replace_peers=True, peers=[kept]), 0.0)
+    assert [transmit.endpoint for transmit in d.transmits()] == [SOMEWHERE]
+    d.configure(DeviceChange(private_key=new, replace_peers=True), 0.0)
+    assert d.transmits() == []
