@@ -239,12 +239,15 @@ class Device:
         """The short part of `configure`: all of `change`, as it was prepared."""
         self._outbox.begin()
         rekeyed = change.private_key is not None and self._set_private_key(change.private_key)
-        if change.listen_port is not None and change.listen_port != self.listen_port:
+        before = self.listen_port, self.fwmark
+        if change.listen_port is not None:
             self.listen_port = change.listen_port
-            for peer in self._peers:
-                peer.port_changed()
         if change.fwmark is not None:
             self.fwmark = change.fwmark
+        if (self.listen_port, self.fwmark) != before:
+            # Routes may depend on either, so another source may be right.
+            for peer in self._peers:
+                peer.source_moved()
         self._peers.apply(prepared, now)
         if rekeyed:
             # Only now: to the peers that stay, where they are by now. A handshake that a later part of the

@@ -230,12 +230,8 @@ class Peer(PeerPackets):
         self.keepalive = seconds
         self._timers.interval_configured(seconds)
 
-    def port_changed(self) -> None:
-        """Call when the device moves to another port."""
-        self._forget_source()
-
     def source_moved(self) -> None:
-        """Call when the local address that we answer from is no longer the right one."""
+        """Call when the local address that we answer from may no longer be the right one."""
         self._forget_source()
 
     def link_up(self, now: float) -> None:

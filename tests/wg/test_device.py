@@ -294,6 +294,12 @@ def test_answers_leave_from_the_address_that_was_contacted() -> None:
     b.device.configure(DeviceChange(listen_port=999), net.now)
     b.device.send([packet(B4, A4)], net.now)
     assert b.device.transmits()[0].endpoint == a.endpoint, "a new port may need another address"
+    a.device.send([packet(A4, B4)], net.now)
+    b.receive([bytes(transmit.data) for transmit in a.device.transmits()], contacted)
+    b.device.configure(DeviceChange(listen_port=999, fwmark=0), net.now)
+    assert b.device.endpoints() == [contacted]
+    b.device.configure(DeviceChange(fwmark=7), net.now)
+    assert b.device.endpoints() == [a.endpoint], "and so may another mark"
 
 
 def test_a_wrong_preshared_key_never_connects() -> None:
