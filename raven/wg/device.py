@@ -325,7 +325,10 @@ class Device:
 
     @mtu.setter
     def mtu(self, mtu: int) -> None:
-        self._shared.mtu = mtu
+        before, self._shared.mtu = self._shared.mtu, mtu
+        if mtu > before:
+            for peer in self._peers:
+                peer.path.link_raised(before)
 
     # Clock and drains ---------------------------------------------------------------------------------
 

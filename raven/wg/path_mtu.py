@@ -110,6 +110,14 @@ class PathMtu:
         self._unanswered = self._silences = 0
         self.unheard = False
 
+    def link_raised(self, before: int) -> None:
+        """Call when the link takes larger packets than `before`: a path that took all of those may take more.
+
+        One that did not is as narrow as it was, and stays proven.
+        """
+        if self.cooperative and self.limit >= before:
+            self.changed()
+
     def interrupted(self) -> None:
         """Call when nothing can be sent any more, for want of keys: a search in vain would say nothing."""
         self._stop()

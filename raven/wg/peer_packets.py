@@ -74,6 +74,9 @@ class PeerPackets(abc.ABC):
             self._shared.outbox.drop(Drop.NO_ENDPOINT, len(packets))
             return
         if size > self.path.limit:
+            # Whoever sends nothing else would otherwise never learn that the path has become wider.
+            if self.path.is_due(now):
+                self._examine_path(now)
             for run in self._oversize.fit(packets, self.path.limit, now):
                 self.send(run, len(run[0]), tos, now, hops)
             return

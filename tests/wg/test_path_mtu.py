@@ -95,6 +95,37 @@ def test_a_path_that_shrinks_is_noticed_while_large_packets_flow_and_raised_agai
     assert mtu_of(a, b) == 1420
 
 
+def test_a_link_that_is_raised_is_followed() -> None:
+    net, a, b = probing(path=9000)
+    net.run(10)
+    assert mtu_of(a, b) == 1420
+    a.device.mtu = b.device.mtu = 8920
+    a.send([udp(8000, flags="DF")])
+    net.run(1)
+    assert [len(received) for received in b.packets] == [100, 8000]
+    assert a.packets == [], "nobody is told of a limit that is no more"
+    assert a.device.status().peers[b.public_key].proven_mtu == 8920
+
+
+def test_a_link_that_is_raised_makes_no_narrow_path_wider() -> None:
+    net, a, b = probing(path=1300)
+    net.run(20)
+    a.device.mtu = 8920
+    assert mtu_of(a, b) == 1300 - AROUND
+    a.send([udp(8000, flags="DF")])
+    assert len(a.packets) == 1
+
+
+def test_whoever_sends_only_what_is_too_large_learns_of_a_wider_path() -> None:
+    net, a, b = probing(path=1300)
+    net.run(20)
+    narrow(net, 1500)
+    for _ in range(int(RAISE) + 30):
+        a.send([udp(1400, flags="DF")])
+        net.run(1)
+    assert mtu_of(a, b) == 1420
+
+
 def test_a_peer_that_moves_is_asked_anew() -> None:
     net, a, b = probing(path=1124)
     net.run(10)
