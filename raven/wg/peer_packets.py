@@ -8,6 +8,7 @@ import abc
 from collections.abc import Sequence
 from typing import Any
 
+from raven.ip.mss import SYN_MAX, clamp_mss
 from raven.keys import PublicKey
 from raven.wg.constants import REFRESH_ON_RECEIVE_TIME
 from raven.wg.endpoint import Endpoint
@@ -84,6 +85,11 @@ class PeerPackets(abc.ABC):
         if keypair is not None and keypair.can_seal(len(packets), now):
             self._seal(keypair, packets, size, tos, now, hops)
         else:
+            if not self.path.cooperative and self.path.is_due(now):
+                self._ask_host(now)
+                if size <= SYN_MAX:  # one was clamped by what was known before
+                    for packet in packets:
+                        clamp_mss(packet, self.mtu)
             dropped = sum(self._staged.add(bytes(packet)) for packet in packets)
             if dropped:
                 self._shared.outbox.drop(Drop.STAGED_FULL, dropped)
@@ -309,11 +315,14 @@ class PeerPackets(abc.ABC):
         if not self.path.proven and self.path.is_due(now):
             self._examine_path(now)
 
-    def _examine_path(self, now: float) -> None:
-        shared, path = self._shared, self.path
+    def _ask_host(self, now: float) -> None:
         assert self.endpoint is not None
         overhead = OVERHEAD_V6 if ":" in self.endpoint.host else OVERHEAD_V4
-        path.hinted(max(0, shared.route_mtu(self.endpoint) - overhead), now)
+        self.path.hinted(max(0, self._shared.route_mtu(self.endpoint) - overhead), now)
+
+    def _examine_path(self, now: float) -> None:
+        shared, path = self._shared, self.path
+        self._ask_host(now)
         if path.cooperative:
             token = int.from_bytes(shared.random(8), "little")
             self._send_probes(path.search(shared.mtu, token, now), now)

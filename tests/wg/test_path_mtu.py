@@ -246,6 +246,18 @@ def test_a_syn_is_clamped_on_its_way_out_and_on_its_way_in() -> None:
     assert dict(IPv6(a.packets[0])[TCP].options)["MSS"] == 1064 - 60, "b knows 1420, a knows better"
 
 
+def test_a_syn_that_starts_the_handshake_is_clamped_by_what_the_host_knows() -> None:
+    net, a, b = pair()
+    a.device._shared.route_mtu = lambda endpoint: 1124
+    a.send([memoryview(bytearray(bytes(IP(src=A4, dst=B4) / TCP(flags="S", options=[("MSS", 1460)]))))])
+    net.run(1)
+    syn = IP(b.packets[0])
+    assert dict(syn[TCP].options)["MSS"] == 1064 - 40
+    checksum = syn[TCP].chksum
+    del syn[TCP].chksum
+    assert IP(bytes(syn))[TCP].chksum == checksum
+
+
 def test_answers_that_nobody_asked_for_change_nothing() -> None:
     path = PathMtu()
     path.cooperative = True
