@@ -41,9 +41,11 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"raven-wg {__version__}")
     parser.add_argument("interface", metavar="IFACE", help="name of the interface to create")
     options = parser.parse_args()
-    level = os.environ.get("LOG_LEVEL", "error")
+    level = os.environ.get("LOG_LEVEL") or "error"
     if level not in _LEVELS:
-        sys.exit(f"raven-wg: LOG_LEVEL={level!r}: expected {', '.join(_LEVELS)}")
+        # As wireguard-go: a word of some other program's is no reason to be without a device.
+        sys.stderr.write(f"raven-wg: LOG_LEVEL={level!r} is taken for error; known: {', '.join(_LEVELS)}\n")
+        level = "error"
     logging.basicConfig(level=_LEVELS[level], format="%(levelname)s: %(message)s")
     if options.foreground:
         sys.exit(run(options.interface, lambda: None))
