@@ -88,7 +88,7 @@ class UapiServer:
             if verb == uapi.GET:
                 return (yield from uapi_answers.formatting_get(self._device.state()))
             if verb == uapi.SET:
-                change = yield from uapi.parsing_untrusted(lines)
+                change = yield from uapi.parsing_untrusted(lines, _interface_index)
                 while self._configuring:
                     yield  # another client's change is under way
                 self._configuring = True
@@ -177,6 +177,14 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._transport is not None:
             self._server._leave(self._transport)
+
+
+def _interface_index(name: str) -> int:
+    """The index of an interface of the host; 0 when it has none of that name."""
+    try:
+        return socket.if_nametoindex(name)
+    except (OSError, ValueError):  # ValueError: a NUL in it
+        return 0
 
 
 def _bind(path: Path) -> socket.socket:

@@ -21,6 +21,8 @@ from raven.wg.configuration import (
 )
 from raven.wg.endpoint import Endpoint
 from raven.wg.uapi_values import (
+    ScopeOf,
+    no_names,
     read_bool,
     read_endpoint,
     read_key,
@@ -91,12 +93,13 @@ def lines_of(request: str) -> Iterator[str]:
     yield request[at:]
 
 
-def parse_set_untrusted(lines: Iterable[str]) -> DeviceChange:
+def parse_set_untrusted(lines: Iterable[str], scope_of: ScopeOf = no_names) -> DeviceChange:
     """The change that the lines after `set=1` ask for, up to an empty line or the end; UapiError otherwise.
 
+    `scope_of` knows the host's interfaces, which `wg` names where an endpoint is link-local.
     EINVAL: a value that cannot be read; EPROTO: a key that is unknown, misplaced, or not `key=value`.
     """
-    steps = parsing_untrusted(lines)
+    steps = parsing_untrusted(lines, scope_of)
     while True:
         try:
             next(steps)
@@ -105,7 +108,9 @@ def parse_set_untrusted(lines: Iterable[str]) -> DeviceChange:
             return change
 
 
-def parsing_untrusted(lines: Iterable[str]) -> Generator[None, None, DeviceChange]:
+def parsing_untrusted(
+    lines: Iterable[str], scope_of: ScopeOf = no_names
+) -> Generator[None, None, DeviceChange]:
     """`parse_set_untrusted` in steps: between two of them a device can do what does not wait."""
     private_key: PrivateKey | None = None
     listen_port: int | None = None
@@ -122,7 +127,7 @@ def parsing_untrusted(lines: Iterable[str]) -> Generator[None, None, DeviceChang
         if key == "public_key":
             peers.append(_PeerSection(read_key(PublicKey, key, value)))
         elif peers:
-            _parse_peer_line(peers[-1], key, value)
+            _parse_peer_line(peers[-1], key, value, scope_of)
         elif key == "private_key":
             private_key = read_key(PrivateKey, key, value)
         elif key == "listen_port":
@@ -146,14 +151,14 @@ def parsing_untrusted(lines: Iterable[str]) -> Generator[None, None, DeviceChang
     )
 
 
-def _parse_peer_line(peer: _PeerSection, key: str, value: str) -> None:
+def _parse_peer_line(peer: _PeerSection, key: str, value: str, scope_of: ScopeOf) -> None:
     if key == "allowed_ip":
         remove = value.startswith("-")
         network = read_network(key, value[1:] if remove else value)
         peer.networks.pop(network, None)  # the last mention of a prefix decides, also about the order
         peer.networks[network] = not remove
     elif key == "endpoint":
-        peer.endpoint = read_endpoint(key, value)
+        peer.endpoint = read_endpoint(key, value, scope_of)
     elif key == "preshared_key":
         peer.preshared_key = read_key(PresharedKey, key, value)
     elif key == "persistent_keepalive_interval":

@@ -5,6 +5,7 @@ A value that cannot be read is UapiError(EINVAL), a line that is no `key=value` 
 
 import errno
 import ipaddress
+from collections.abc import Callable
 from typing import TypeVar
 
 from raven.keys import PresharedKey, PrivateKey, PublicKey
@@ -12,6 +13,13 @@ from raven.wg.configuration import IPNetwork, UapiError
 from raven.wg.endpoint import Endpoint
 
 _K = TypeVar("_K", PublicKey, PrivateKey, PresharedKey)
+
+ScopeOf = Callable[[str], int]  # the index of an interface by its name, 0 when there is none
+
+
+def no_names(name: str) -> int:
+    """For whoever reads endpoints of another host, or numbers alone."""
+    return 0
 
 
 def read_line(line: str) -> tuple[str, str]:
@@ -72,8 +80,8 @@ def read_network(key: str, value: str) -> IPNetwork:
         raise UapiError(errno.EINVAL, f"{key}={value[:60]!r}: expected ADDRESS/PREFIX") from error
 
 
-def read_endpoint(key: str, value: str) -> Endpoint:
-    """`1.2.3.4:5` or `[v6%scope]:5`. Numeric only: a device never resolves names."""
+def read_endpoint(key: str, value: str, scope_of: ScopeOf = no_names) -> Endpoint:
+    """`1.2.3.4:5` or `[v6%scope]:5`, the scope an interface's name or number. A device resolves no names."""
     host, _, port = value.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host, percent, zone = host[1:-1].partition("%") if bracketed else (host, "", "")
@@ -81,5 +89,6 @@ def read_endpoint(key: str, value: str) -> Endpoint:
         address = ipaddress.IPv6Address(host) if bracketed else ipaddress.IPv4Address(host)
     except ValueError as error:
         raise UapiError(errno.EINVAL, f"{key}={value[:80]!r}: expected IPV4:PORT or [IPV6]:PORT") from error
-    scope = read_number(key, zone, 0xFFFFFFFF) if percent else 0
+    # A name first, as getaddrinfo(3) and wireguard-go: `wg` writes names, and one may be of digits.
+    scope = (scope_of(zone) or read_number(key, zone, 0xFFFFFFFF)) if percent else 0
     return Endpoint(str(address), read_number(key, port, 65535), scope)

@@ -139,6 +139,20 @@ def test_wg_set_and_show(machine: Machine) -> None:
 
 
 @pytest.mark.netns
+def test_a_link_local_endpoint_survives_showconf_and_setconf(machine: Machine) -> None:
+    machine.run("raven-wg", machine.interface)
+    endpoint = "[fe80::1%lo]:99"
+    machine.run("wg", "set", machine.interface, "peer", PEER, "endpoint", endpoint)
+    shown = machine.run("wg", "showconf", machine.interface).out
+    assert f"Endpoint = {endpoint}" in shown.splitlines()
+    configuration = machine.directory / "wg.conf"
+    configuration.write_text(shown)
+    for command in ("setconf", "syncconf"):
+        machine.run("wg", command, machine.interface, str(configuration))
+    assert machine.run("wg", "showconf", machine.interface).out == shown
+
+
+@pytest.mark.netns
 def test_a_port_in_use_is_refused_and_changes_nothing(machine: Machine) -> None:
     machine.run("raven-wg", machine.interface)
     machine.run("ip", "link", "set", machine.interface, "up")

@@ -114,6 +114,8 @@ def test_several_requests_at_once(tmp_path: Path) -> None:
         ("set=1\nlisten_port=x\n\n", errno.EINVAL),
         ("set=1\nunknown=1\n\n", errno.EPROTO),
         ("set=1\nlisten_port=1\n\n", errno.EADDRINUSE),
+        (f"set=1\npublic_key={'11' * 32}\nendpoint=[fe80::1%no such link]:1\n\n", errno.EINVAL),
+        (f"set=1\npublic_key={'11' * 32}\nendpoint=[fe80::1%\0]:1\n\n", errno.EINVAL),
         ("set=1\n\x00\x01\x02\n\n", errno.EPROTO),
     ],
 )

@@ -22,6 +22,21 @@ def test_endpoints(text: str, endpoint: Endpoint) -> None:
     assert read_endpoint("endpoint", str(endpoint)) == endpoint
 
 
+def test_a_scope_by_name() -> None:
+    interfaces = {"eth0": 3, "7": 9}
+
+    def read(text: str) -> Endpoint:
+        return read_endpoint("endpoint", text, lambda name: interfaces.get(name, 0))
+
+    assert read("[fe80::1%eth0]:5") == Endpoint("fe80::1", 5, 3)
+    assert read("[fe80::1%8]:5") == Endpoint("fe80::1", 5, 8)
+    assert read("[fe80::1%7]:5") == Endpoint("fe80::1", 5, 9), "a name goes before a number"
+    for unknown in ("eth1", "", "\0"):
+        with pytest.raises(UapiError) as info:
+            read(f"[fe80::1%{unknown}]:5")
+        assert info.value.errno == errno.EINVAL
+
+
 @pytest.mark.parametrize(
     "text", ["", ":", "[]:1", "1.2.3.4", "1.2.3:1", "[::1%]:1", "[::1]1", "::1:1", "[::1%-1]:1"]
 )
