@@ -41,7 +41,7 @@ def path_mtu(endpoint: Endpoint, fwmark: int) -> int:
     try:
         with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as asker:
             if fwmark:
-                asker.setsockopt(socket.SOL_SOCKET, _SO_MARK, fwmark)
+                asker.setsockopt(socket.SOL_SOCKET, _SO_MARK, _U32.pack(fwmark))
             asker.connect((endpoint.host, endpoint.port, 0, endpoint.scope) if six else endpoint[:2])
             if six:
                 return asker.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)

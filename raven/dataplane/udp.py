@@ -55,6 +55,7 @@ _SEND_REASONS: Final = {
 _NOT_THE_SOURCE: Final = (errno.ENOBUFS, errno.EMSGSIZE)  # refusals that another source would meet as well
 
 _INT = struct.Struct("=i")
+_MARK = struct.Struct("=I")  # setsockopt(2) takes numbers as signed ones only
 _PKTINFO = struct.Struct("=i4s4s")  # interface, address to answer from, address in the header
 _PKTINFO6 = struct.Struct("=16si")
 
@@ -94,7 +95,7 @@ class UdpSocket:
             if self._six:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if fwmark:
-                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, fwmark)
+                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, _MARK.pack(fwmark))
             sock.bind(("::" if self._six else "0.0.0.0", port))
         except OSError:
             sock.close()
@@ -138,7 +139,7 @@ class UdpSocket:
         return self._socket.fileno()
 
     def set_fwmark(self, fwmark: int) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, fwmark)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, _MARK.pack(fwmark))
 
     def receive(self) -> Burst | None:
         """What one system call brings; None when nothing waits."""

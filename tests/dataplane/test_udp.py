@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from raven.dataplane.offloads import UDP_SEND, Offloads
+from raven.dataplane.routes import path_mtu
 from raven.dataplane.udp import Burst, Udp, UdpError, UdpSocket
 from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
@@ -226,6 +227,9 @@ def test_the_firewall_mark_is_set(machine: Machine) -> None:
     assert [one._socket.getsockopt(socket.SOL_SOCKET, 36) for one in udp.sockets] == [7, 7]
     udp.set_fwmark(0)
     assert [one._socket.getsockopt(socket.SOL_SOCKET, 36) for one in udp.sockets] == [0, 0]
+    udp.set_fwmark(0xFFFFFFFF)
+    assert [one._socket.getsockopt(socket.SOL_SOCKET, 36, 4) for one in udp.sockets] == [b"\xff" * 4] * 2
+    assert machine.inside(lambda: path_mtu(Endpoint("127.0.0.1", 9), 0xFFFFFFFF)) > 0
     udp.close()
 
 
