@@ -86,6 +86,8 @@ class UapiServer:
         verb = next(lines).rstrip("\r")
         try:
             if verb == uapi.GET:
+                if next(lines, ""):
+                    raise UapiError(errno.EINVAL, f"nothing comes after {uapi.GET}")
                 return (yield from uapi_answers.formatting_get(self._device.state()))
             if verb == uapi.SET:
                 change = yield from uapi.parsing_untrusted(lines, _interface_index)

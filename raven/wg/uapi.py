@@ -97,7 +97,7 @@ def parse_set_untrusted(lines: Iterable[str], scope_of: ScopeOf = no_names) -> D
     """The change that the lines after `set=1` ask for, up to an empty line or the end; UapiError otherwise.
 
     `scope_of` knows the host's interfaces, which `wg` names where an endpoint is link-local.
-    EINVAL: a value that cannot be read; EPROTO: a key that is unknown, misplaced, or not `key=value`.
+    EPROTO: a line that is no `key=value`; EINVAL: all else, a key that is unknown or misplaced included.
     """
     steps = parsing_untrusted(lines, scope_of)
     while True:
@@ -137,7 +137,7 @@ def parsing_untrusted(
         elif key == "replace_peers":
             replace_peers = read_true(key, value)
         else:
-            raise UapiError(errno.EPROTO, f"{key}: not a key of a device")
+            raise UapiError(errno.EINVAL, f"{key[:40]!r}: not a key of a device")
     changes: list[PeerChange] = []
     for peer in peers:
         change = yield from peer.finishing()
@@ -180,7 +180,7 @@ def _parse_peer_line(peer: _PeerSection, key: str, value: str, scope_of: ScopeOf
         if value != "1":
             raise UapiError(errno.EINVAL, f"{key}={value}: expected 1")
     else:
-        raise UapiError(errno.EPROTO, f"{key}: not a key of a peer")
+        raise UapiError(errno.EINVAL, f"{key[:40]!r}: not a key of a peer")
 
 
 def format_set(change: DeviceChange) -> str:

@@ -41,14 +41,7 @@ def read_key(kind: type[_K], key: str, value: str) -> _K:
 
 def read_number(key: str, value: str, highest: int) -> int:
     # isdecimal() and isascii() because int() also takes signs, blanks, underscores and other scripts' digits.
-    # wg writes fwmark in decimal; hexadecimal is what people type into the socket by hand.
-    try:
-        if value.startswith("0x"):
-            number = int(value[2:], 16) if value[2:].isalnum() else -1
-        else:
-            number = int(value) if value.isascii() and value.isdecimal() and len(value) <= 20 else -1
-    except ValueError:
-        number = -1
+    number = int(value) if value.isascii() and value.isdecimal() and len(value) <= 20 else -1
     if not 0 <= number <= highest:
         raise UapiError(errno.EINVAL, f"{key}={value[:40]!r}: expected 0 to {highest}")
     return number
@@ -73,8 +66,12 @@ def read_bool(key: str, value: str) -> bool:
 
 
 def read_network(key: str, value: str) -> IPNetwork:
-    """`10.0.0.0/8`, with host bits cleared as the kernel does; a bare address is a network of one."""
+    """`10.0.0.0/8`, with host bits cleared as the kernel does."""
+    # ipaddress also takes netmasks, zones and bare addresses, which no WireGuard does.
+    prefix = value.partition("/")[2]
     try:
+        if not prefix.isdecimal() or "%" in value:
+            raise ValueError("no prefix, or a zone")
         return ipaddress.ip_network(value, strict=False)
     except ValueError as error:
         raise UapiError(errno.EINVAL, f"{key}={value[:60]!r}: expected ADDRESS/PREFIX") from error

@@ -123,7 +123,7 @@ def test_what_wg_sends() -> None:
             "persistent_keepalive_interval=25",
             "replace_allowed_ips=true",
             "allowed_ip=10.1.2.3/24",
-            "allowed_ip=fd00::1",
+            "allowed_ip=fd00::1/128",
             "",
             "ignored, the request ended above",
         ]
@@ -156,16 +156,15 @@ def test_the_last_mention_of_a_network_decides() -> None:
         ("listen_port=\u0661", errno.EINVAL),
         ("listen_port=", errno.EINVAL),
         ("listen_port=" + "9" * 5000, errno.EINVAL),
-        ("fwmark=0x1ffffffff", errno.EINVAL),
-        ("fwmark=0x-1", errno.EINVAL),
-        ("fwmark=0x", errno.EINVAL),
+        ("fwmark=4294967296", errno.EINVAL),
+        ("fwmark=0x10", errno.EINVAL),
         ("replace_peers=false", errno.EINVAL),
-        ("remove=true", errno.EPROTO),
-        ("nonsense=1", errno.EPROTO),
+        ("remove=true", errno.EINVAL),
+        ("nonsense=1", errno.EINVAL),
         ("nonsense", errno.EPROTO),
         (f"public_key={KEY_HEX}\npreshared_key=00", errno.EINVAL),
         (f"public_key={KEY_HEX}\nraven_superframes=rot13", errno.EINVAL),
-        ("raven_superframes=off", errno.EPROTO),
+        ("raven_superframes=off", errno.EINVAL),
         (f"public_key={KEY_HEX}\nendpoint=example.org:1", errno.EINVAL),
         (f"public_key={KEY_HEX}\nendpoint=192.0.2.1", errno.EINVAL),
         (f"public_key={KEY_HEX}\nendpoint=192.0.2.1:70000", errno.EINVAL),
@@ -174,11 +173,14 @@ def test_the_last_mention_of_a_network_decides() -> None:
         (f"public_key={KEY_HEX}\nendpoint=[fe80::1%eth0]:5", errno.EINVAL),
         (f"public_key={KEY_HEX}\nallowed_ip=10.0.0.0/33", errno.EINVAL),
         (f"public_key={KEY_HEX}\nallowed_ip=", errno.EINVAL),
+        (f"public_key={KEY_HEX}\nallowed_ip=10.0.0.1", errno.EINVAL),
+        (f"public_key={KEY_HEX}\nallowed_ip=10.0.0.0/255.0.0.0", errno.EINVAL),
+        (f"public_key={KEY_HEX}\nallowed_ip=fe80::1%1/64", errno.EINVAL),
         (f"public_key={KEY_HEX}\nallowed_ip=--10.0.0.0/8", errno.EINVAL),
         (f"public_key={KEY_HEX}\nprotocol_version=2", errno.EINVAL),
         (f"public_key={KEY_HEX}\npersistent_keepalive_interval=off", errno.EINVAL),
         (f"public_key={KEY_HEX}\nupdate_only=yes", errno.EINVAL),
-        (f"public_key={KEY_HEX}\nlisten_port=1", errno.EPROTO),
+        (f"public_key={KEY_HEX}\nlisten_port=1", errno.EINVAL),
     ],
 )
 def test_errors(line: str, number: int) -> None:
@@ -194,10 +196,6 @@ def test_an_error_shows_no_secret() -> None:
         with pytest.raises(UapiError) as info:
             parse_set_untrusted(line.split("\n"))
         assert almost[:20] not in str(info.value)
-
-
-def test_fwmark_in_hexadecimal() -> None:
-    assert parse_set_untrusted(["fwmark=0xca6c"]).fwmark == 0xCA6C
 
 
 @given(st.text(max_size=200), st.integers(0, 1000))

@@ -48,12 +48,16 @@ def test_no_endpoints(text: str) -> None:
 
 def test_networks() -> None:
     assert str(read_network("allowed_ip", "10.1.2.3/8")) == "10.0.0.0/8"
-    assert str(read_network("allowed_ip", "::1")) == "::1/128"
+    assert str(read_network("allowed_ip", "2001:DB8:0:0::1/64")) == "2001:db8::/64"
+    for text in ("::1", "10.0.0.0/", "10.0.0.0/255.0.0.0", "::1%1/128", "10.0.0.0/+8", "10.0.0.0/8/8"):
+        with pytest.raises(UapiError) as info:
+            read_network("allowed_ip", text)
+        assert info.value.errno == errno.EINVAL
 
 
 def test_numbers() -> None:
-    assert read_number("fwmark", "0x10", 100) == 16
+    assert read_number("fwmark", "016", 100) == 16
     assert read_signed("errno", "-22") == -22
-    for text in ("", " 1", "1 ", "+1", "1e3", "0b1", "0x", "0x_1", "101", "\u00b2"):
+    for text in ("", " 1", "1 ", "+1", "1e3", "0b1", "0x10", "1_0", "101", "\u00b2"):
         with pytest.raises(UapiError):
             read_number("fwmark", text, 100)
