@@ -9,10 +9,10 @@ import asyncio
 import dataclasses
 import functools
 import logging
-import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final
 
+from raven.dataplane.clock import boottime
 from raven.dataplane.link import LinkState, LinkWatch
 from raven.dataplane.lull import Lull
 from raven.dataplane.offloads import TUN_NAMES, Offloads
@@ -127,7 +127,7 @@ class Engine:
             # Opened before anything is applied, so that a port in use changes nothing.
             fwmark = device.fwmark if change.fwmark is None else change.fwmark
             fresh = _open_udp(port, fwmark, self._offloads)
-        now = time.monotonic()
+        now = boottime()
         try:
             if fresh is None and current is not None and change.fwmark not in (None, device.fwmark):
                 _set_fwmark(current, change.fwmark or 0)
@@ -154,7 +154,7 @@ class Engine:
         if state.up and self._sender.udp is None:
             try:
                 self._use_udp(_open_udp(self._device.listen_port, self._device.fwmark, self._offloads))
-                self._device.link_up(time.monotonic())
+                self._device.link_up(boottime())
             except UapiError as error:
                 log.error("%s: no packets until another port is set: %s", self._tun.name, error)
         elif not state.up:
@@ -163,7 +163,7 @@ class Engine:
         if state != self._state:
             log.debug("%s: %s, MTU %d", self._tun.name, "up" if state.up else "down", state.mtu)
         self._state = state
-        self._flush(time.monotonic())
+        self._flush(boottime())
 
     def _routes_changed(self) -> None:
         """Some route changed: looks which answers that concerns, at once or when it is time again."""
@@ -185,7 +185,7 @@ class Engine:
 
     def _tun_readable(self) -> None:
         """Packets out: read, cut, seal, send."""
-        now = time.monotonic()
+        now = boottime()
         try:
             size = self._tun.read_into(self._buffers[0])
             lull = self._tun_lull
@@ -290,7 +290,7 @@ class Engine:
 
     def _udp_readable(self, source: UdpSocket, lull: Lull) -> None:
         """Packets in: receive, open, join, write."""
-        now = time.monotonic()
+        now = boottime()
         burst = source.receive()
         if burst is None:
             return
@@ -358,7 +358,7 @@ class Engine:
 
     def _timer_due(self) -> None:
         self._timer = None
-        now = time.monotonic()
+        now = boottime()
         self._device.handle_timeout(now)
         self._flush(now)
 
@@ -370,13 +370,14 @@ class Engine:
         for event in self._device.events():
             log.debug("%s: %s", self._tun.name, event)
         at = self._device.next_timeout()
-        # A timer that fires early costs a wake-up; to move it with each burst would cost more.
-        if at is not None and (self._timer is None or at < self._timer_at):
+        # A timer that fires early costs a wake-up; to move it with each burst would cost more. One that is
+        # late by a second waits for the loop's clock, which stood still while the machine slept.
+        if at is not None and (self._timer is None or at < self._timer_at > now or self._timer_at < now - 1):
             if self._timer is not None:
                 self._timer.cancel()
             # One more millisecond: the loop's clock is that coarse, and early would be in vain.
-            self._timer = self._loop.call_later(max(0.0, at - now) + 0.001, self._timer_due)
-            self._timer_at = at
+            self._timer_at = max(at, now)
+            self._timer = self._loop.call_later(self._timer_at - now + 0.001, self._timer_due)
 
     def _use_udp(self, udp: Udp) -> None:
         self._sender.udp = udp

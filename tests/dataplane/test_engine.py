@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 import uvloop
 
+from raven.dataplane.clock import boottime
 from raven.dataplane.engine import Engine
 from raven.dataplane.offloads import TUN_UDP, Offloads
 from raven.dataplane.tun import Tun
@@ -357,5 +358,26 @@ def test_drops_are_counted_by_reason(machine: Machine) -> None:
         bench.device.peer = Endpoint("192.0.2.1", 5)
         bench.inner.sendto(b"lost", ("10.0.0.1", 443))
         await bench.until(lambda: "udp-unreachable" in bench.engine.state().counters)
+
+    run(machine, work)
+
+
+def test_a_machine_that_slept_is_older_and_waits_for_no_timer(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[float] = []
+
+    async def work(bench: Bench) -> None:
+        await bench.up()
+        due = boottime() + 600
+        monkeypatch.setattr(bench.device, "next_timeout", lambda: None if served else due)
+        monkeypatch.setattr(bench.device, "handle_timeout", served.append)
+        bench.engine._flush(boottime())
+        monkeypatch.setattr("raven.dataplane.engine.boottime", lambda: boottime() + 3600)
+        # Any packet flushes, and so many do not put the timer off.
+        while not served:
+            bench.engine._flush(boottime() + 3600)
+            await asyncio.sleep(0)
+        assert served[0] > due + 2900
 
     run(machine, work)
