@@ -2,22 +2,27 @@
 
 Only fragments whose index and tag are right come here, so a stranger cannot make it keep anything. Pieces
 lie in numbered slots, so nothing overlaps, whatever a fragment claims; whether the whole is what was sent
-the AEAD decides. Above is `superframe_peer`, below nothing.
+the AEAD decides. Above is `superframe_peer`, below only the sizes of `superframe`.
 """
 
 from typing import Final
 
 from raven.wg.endpoint import Endpoint
+from raven.wg.messages import TAG_LEN
+from raven.wg.superframe import FRAGMENTS_MAX, FRAME_MAX
 
 # Frames of one peer. Datagrams that overtake each other mix two frames, or a few; what is older than that
-# many is lost. 64 KiB each, hence 512 KiB a peer.
+# many is lost.
 PARTIALS_MAX: Final = 8
-# Of all peers of a device: enough for eight peers in the worst case, little beside the machine's memory.
+# Of all peers of a device: enough for seven peers in the worst case, little beside the machine's memory.
 PARTIAL_BYTES_MAX: Final = 4 << 20
 # Seconds. A fragment that comes later than that after the first one of its frame is late beyond any use.
 PARTIAL_LIFETIME: Final = 1.0
 # What a slot and its bytes object cost beside the bytes: or a million one-byte fragments were free.
 _PIECE_COST: Final = 64
+# Of one frame, hence 544 KiB of one peer. Fragments claim to be of a frame, not how long it is: without this,
+# 64 of the longest datagrams that there are would take the budget of all peers.
+PARTIAL_COST_MAX: Final = FRAME_MAX + TAG_LEN + FRAGMENTS_MAX * _PIECE_COST
 
 
 class ReassemblyBudget:
@@ -83,8 +88,9 @@ class Reassembly:
     ) -> Partial | None:
         """Keeps one piece (not empty); the frame it belongs to. None when it was not kept.
 
-        It is not when its slot is filled, when it contradicts the frame's other fragments, or when the
-        device's budget is full of other peers' frames. The first of two that claim a slot wins.
+        It is not when its slot is filled, when it contradicts the frame's other fragments, when with them it
+        is longer than any frame, or when the device's budget is full of other peers' frames. The first of two
+        that claim a slot wins.
         """
         partials, budget = self._partials, self._budget
         self.expire(now)
@@ -92,6 +98,8 @@ class Reassembly:
         if partial is not None and (len(partial.pieces) != last + 1 or partial.holds(number)):
             return None
         cost = len(piece) + _PIECE_COST
+        if cost + (0 if partial is None else partial.cost) > PARTIAL_COST_MAX:
+            return None
         self._make_room(cost, keep=partial, new=partial is None)
         if budget.used + cost > PARTIAL_BYTES_MAX:
             return None

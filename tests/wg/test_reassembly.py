@@ -5,12 +5,14 @@ from random import Random
 from raven.wg.endpoint import Endpoint
 from raven.wg.reassembly import (
     PARTIAL_BYTES_MAX,
+    PARTIAL_COST_MAX,
     PARTIAL_LIFETIME,
     PARTIALS_MAX,
     Partial,
     Reassembly,
     ReassemblyBudget,
 )
+from raven.wg.superframe import FRAME_MAX
 
 HERE, THERE = Endpoint("192.0.2.1", 1), Endpoint("192.0.2.2", 1)
 
@@ -95,6 +97,41 @@ def test_one_peer_never_takes_the_room_of_another() -> None:
     late = Reassembly(budget)
     assert add(late, 0, 0, piece=b"x" * 9000) is None
     assert [len(frames._partials) for frames in others] == kept
+
+
+def test_a_frame_is_never_longer_than_a_frame_can_be() -> None:
+    """Fragments with a right tag and any length, as somebody makes them who sees the path."""
+    budget = ReassemblyBudget()
+    frames = Reassembly(budget)
+    kept = [add(frames, 5, number, last=63, piece=bytes(65491)) is not None for number in range(64)]
+    assert kept == [True] + [False] * 63
+    assert add(frames, 5, 1, last=63, piece=bytes(1400)) is not None, "that one may belong to it"
+    assert frames.find(1, 5) is not None
+    assert budget.used <= PARTIAL_COST_MAX
+
+
+def test_the_longest_frame_fits() -> None:
+    frames = Reassembly(ReassemblyBudget())
+    part = (FRAME_MAX + 16) // 64
+    for number in range(64):
+        length = part if number < 63 else FRAME_MAX + 16 - 63 * part
+        assert add(frames, 5, number, last=63, piece=bytes(length)) is not None
+    partial = frames.find(1, 5)
+    assert partial is not None
+    assert partial.whole
+    assert partial.cost == PARTIAL_COST_MAX
+
+
+def test_seven_peers_leave_room_for_another() -> None:
+    budget = ReassemblyBudget()
+    for _ in range(7):
+        greedy = Reassembly(budget)
+        for counter in range(PARTIALS_MAX + 1):
+            for number in range(64):
+                add(greedy, counter, number, last=63, piece=bytes(65491))
+    assert budget.used <= 7 * PARTIALS_MAX * PARTIAL_COST_MAX
+    late = Reassembly(budget)
+    assert all(add(late, 0, number, last=46, piece=bytes(1384)) for number in range(46))
 
 
 def test_memory_is_counted_to_the_byte_whatever_happens() -> None:

@@ -12,7 +12,7 @@ from raven.wg.configuration import NO_SUPERFRAMES, PeerChange, SuperframeCipher
 from raven.wg.constants import REKEY_AFTER_TIME
 from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
-from raven.wg.reassembly import PARTIAL_BYTES_MAX
+from raven.wg.reassembly import PARTIAL_BYTES_MAX, PARTIAL_COST_MAX, PARTIALS_MAX
 from raven.wg.stepdown import TRIAL_FRAMES
 from tests.wg.packets import packet
 from tests.wg.pair import Host, Net, pair
@@ -338,6 +338,21 @@ def test_what_an_onlooker_can_make_a_device_keep_is_bounded() -> None:
         net.tap = None
         net.run(0.5)
         assert b.device._shared.reassembly.used <= 9 * 65536
+    assert b.superpackets == []
+
+
+def test_what_an_onlooker_can_make_of_real_headers_is_bounded() -> None:
+    """Header and tag of a real fragment, and the longest datagram behind them, in each slot of each frame."""
+    net, a, b = told()
+    for fill in range(PARTIALS_MAX + 3):
+        header = catch(net, a, fill)[0][:16]
+        for number in range(63):
+            forged = header[:1] + bytes([number, 63, 0]) + header[4:] + bytes(65491)
+            b.receive([forged], Endpoint("203.0.113.1", 1))
+    held = b.device._shared.reassembly.used
+    assert 0 < held <= PARTIALS_MAX * PARTIAL_COST_MAX < PARTIAL_BYTES_MAX / 7
+    net.run(1.2)
+    assert b.device._shared.reassembly.used == 0
     assert b.superpackets == []
 
 
