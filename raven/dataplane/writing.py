@@ -5,7 +5,7 @@ Above is the engine; what may be joined `raven.ip` knows.
 """
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from raven.dataplane.offloads import TUN_TCP, TUN_UDP, Offloads
 from raven.dataplane.tun import Tun
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from raven.ip.gro import Joined, Joiner
     from raven.ip.gso import Cutter
 
+# Superpackets of peers that the kernel refused, and took none between, after which it gets no more of that
+# kind. What peers send was checked, so a refusal is most likely the kernel's fault; but one decides nothing.
+_REFUSALS_MAX: Final = 8
+
 
 class Writer:
     """The way from one device into its TUN device."""
@@ -25,6 +29,7 @@ class Writer:
         self._tun = tun
         self._device = device
         self._offloads = offloads
+        self._refusals = {TUN_TCP: 0, TUN_UDP: 0}  # superpackets of peers, in a row
 
     # Made at first need, because they bring numpy: 12 MB, and most devices of a site never see a burst.
 
@@ -61,9 +66,7 @@ class Writer:
             virtio = h.Virtio.unpack_from(write[0])
             if reason == "tun-refused" and virtio.gso_type != h.GSO_NONE:
                 # What we joined ourselves is well-formed, so it is the kind that the kernel does not take.
-                name = TUN_UDP if virtio.gso_type == h.GSO_UDP_L4 else TUN_TCP
-                self._offloads.failed(name, "the kernel refused a superpacket (EINVAL)")
-                self.__dict__.pop("_joiner", None)
+                self._stop(_offload_of(virtio))
                 self._write_segments(virtio, memoryview(b"".join(write))[h.VIRTIO_LEN :])
             elif reason:
                 self._device.dropped(reason)
@@ -71,13 +74,29 @@ class Writer:
     def _write_superpacket(self, superpacket: memoryview) -> None:
         """Writes one that came whole, in pieces where the kernel does not take its kind."""
         virtio = h.Virtio.unpack_from(superpacket)
-        if self._offloads.works(TUN_UDP if virtio.gso_type == h.GSO_UDP_L4 else TUN_TCP):
-            if reason := self._tun.write([superpacket]):
-                self._device.dropped(reason)
-        else:
-            self._write_segments(virtio, superpacket[h.VIRTIO_LEN :])
+        name = _offload_of(virtio)
+        if self._offloads.works(name):
+            reason = self._tun.write([superpacket])
+            if reason != "tun-refused":
+                self._refusals[name] = 0
+                if reason:
+                    self._device.dropped(reason)
+                return
+            self._refusals[name] += 1
+            if self._refusals[name] == _REFUSALS_MAX:
+                self._stop(name)
+        self._write_segments(virtio, superpacket[h.VIRTIO_LEN :])
+
+    def _stop(self, name: str) -> None:
+        """The kernel gets no superpackets of that kind any more."""
+        self._offloads.failed(name, "the kernel refused a superpacket (EINVAL)")
+        self.__dict__.pop("_joiner", None)
 
     def _write_segments(self, virtio: h.Virtio, superpacket: memoryview) -> None:
         for segment in self._cutter.cut(virtio, superpacket):
             if reason := self._tun.write([h.PLAIN, segment]):
                 self._device.dropped(reason)
+
+
+def _offload_of(virtio: h.Virtio) -> str:
+    return TUN_UDP if virtio.gso_type == h.GSO_UDP_L4 else TUN_TCP
