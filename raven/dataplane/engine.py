@@ -7,10 +7,9 @@ joined in `raven.ip`.
 
 import asyncio
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from raven.dataplane.clock import boottime
 from raven.dataplane.link import LinkState, LinkWatch
@@ -27,9 +26,6 @@ from raven.ip.open_checksum import check_open_checksum, complete_checksum
 from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 from raven.wg.device import Device
 from raven.wg.keypair import run_limit
-
-if TYPE_CHECKING:
-    from raven.ip.gso import Cutter
 
 log = logging.getLogger("raven.engine")
 
@@ -100,14 +96,6 @@ class Engine:
         for timer in (self._timer, self._routes_timer):
             if timer is not None:
                 timer.cancel()
-
-    # Made at first need, because it brings numpy: 12 MB, and most devices of a site never see a burst.
-
-    @functools.cached_property
-    def _cutter(self) -> "Cutter":
-        from raven.ip.gso import Cutter
-
-        return Cutter()
 
     # From the UAPI --------------------------------------------------------------------------------
 
@@ -250,7 +238,7 @@ class Engine:
                         if self._sender.blocked:
                             break
                         continue
-                segments = self._cutter.cut(virtio, packet)
+                segments = self._writer.cutter.cut(virtio, packet)
             except PeerError as error:
                 device.dropped(error.reason)
                 self._contradicted(virtio)

@@ -34,7 +34,8 @@ class Writer:
     # Made at first need, because they bring numpy: 12 MB, and most devices of a site never see a burst.
 
     @functools.cached_property
-    def _cutter(self) -> "Cutter":
+    def cutter(self) -> "Cutter":
+        """What it cut is valid until it cuts again, as `write` may."""
         from raven.ip.gso import Cutter
 
         return Cutter()
@@ -93,7 +94,7 @@ class Writer:
         self.__dict__.pop("_joiner", None)
 
     def _write_segments(self, virtio: h.Virtio, superpacket: memoryview) -> None:
-        for segment in self._cutter.cut(virtio, superpacket):
+        for segment in self.cutter.cut(virtio, superpacket):
             if reason := self._tun.write([h.PLAIN, segment]):
                 self._device.dropped(reason)
 
