@@ -25,6 +25,7 @@ from raven.ip import header as h
 from raven.ip.open_checksum import check_open_checksum, complete_checksum
 from raven.wg.configuration import DeviceChange, DeviceState, Status, UapiError
 from raven.wg.device import Device
+from raven.wg.events import RunsLost
 from raven.wg.keypair import run_limit
 
 log = logging.getLogger("raven.engine")
@@ -356,6 +357,8 @@ class Engine:
         """Sends and logs what the device has to say, and sets the clock for its next timer."""
         self._sender.send()
         for event in self._device.events():
+            if isinstance(event, RunsLost):
+                self._offloads.runs_lost_toward(event.endpoint.host)
             log.debug("%s: %s", self._tun.name, event)
         at = self._device.next_timeout()
         # A timer that fires early costs a wake-up; to move it with each burst would cost more. One that is

@@ -41,7 +41,8 @@ class Offloads:
         """`untried`: why what the TUN device does was not tried out; "" when it was."""
         self._untried = untried
         self._off: dict[str, str] = dict(refused or {})
-        self._paths: dict[str, str] = {}
+        self._paths: dict[str, str] = {}  # by host: why no runs go there
+        self._losing: dict[str, str] = {}  # the same, where the kernel took them and they did not arrive
 
     def works(self, name: str) -> bool:
         return name not in self._off
@@ -61,7 +62,7 @@ class Offloads:
 
     def works_toward(self, host: str) -> bool:
         """Whether runs may be sent to `host` in one call."""
-        return UDP_SEND not in self._off and host not in self._paths
+        return UDP_SEND not in self._off and host not in self._paths and host not in self._losing
 
     def failed_toward(self, host: str, error: OSError) -> None:
         """Call when the path to `host` refused a run that single datagrams pass on."""
@@ -73,12 +74,23 @@ class Offloads:
         self._paths[host] = error.strerror or str(error)
         log.warning("%s goes off toward %s: %s", UDP_SEND, host, self._paths[host])
 
+    def runs_lost_toward(self, host: str) -> None:
+        """Call when single datagrams arrive at `host` and runs do not."""
+        if host in self._losing:
+            return
+        if len(self._losing) >= _PATHS_MAX:
+            # That is the other end's word: one that moves about must not turn runs off for all.
+            del self._losing[next(iter(self._losing))]
+        self._losing[host] = "single datagrams arrive, runs do not"
+        log.warning("%s goes off toward %s: %s", UDP_SEND, host, self._losing[host])
+
     def states(self) -> dict[str, str]:
         """By name: "" is on, else why it is off."""
         found = {name: self._off.get(name, "") for name in NAMES}
-        if self._paths and not found[UDP_SEND]:
-            host, why = next(iter(self._paths.items()))
-            more = f" and {len(self._paths) - 1} more" if len(self._paths) > 1 else ""
+        paths = self._losing | self._paths
+        if paths and not found[UDP_SEND]:
+            host, why = next(iter(paths.items()))
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
             found[UDP_SEND] = f"toward {host}{more}: {why}"
         if self._untried:
             found[TUN_TRIAL] = self._untried

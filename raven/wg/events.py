@@ -35,4 +35,12 @@ class KeysErased:
     public_key: PublicKey
 
 
-Event = HandshakeCompleted | HandshakeGaveUp | PeerRoamed | KeysErased
+@dataclass(frozen=True, slots=True)
+class RunsLost:
+    """Single datagrams arrive at the peer, and runs do not: the driver had better send one by one."""
+
+    public_key: PublicKey
+    endpoint: Endpoint
+
+
+Event = HandshakeCompleted | HandshakeGaveUp | PeerRoamed | KeysErased | RunsLost

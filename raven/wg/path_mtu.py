@@ -17,6 +17,7 @@ All sizes are bytes of an inner packet. Above is `peer`.
 from typing import Final
 
 from raven.wg.inband import PROBE_MIN, Probe
+from raven.wg.run_check import RunCheck
 
 NEVER: Final = float("inf")
 UNLIMITED: Final = 65535
@@ -66,6 +67,7 @@ class PathMtu:
         "cooperative",
         "limit",
         "proven",
+        "runs",
         "unheard",
     )
 
@@ -73,6 +75,7 @@ class PathMtu:
         self.limit = self.advice = UNLIMITED
         self.cooperative = False  # the other end answers probes, so somebody who knows both ends says
         self.proven = 0  # the largest size that was answered on this path
+        self.runs = RunCheck()  # whether packets of that size also arrive in runs
         self.unheard = False  # large packets went since the peer was heard last
         self._unheard_since = 0.0
         self._check_at = 0.0  # large packets start a search from then on
@@ -109,6 +112,7 @@ class PathMtu:
         self._hint_at = -NEVER
         self._unanswered = self._silences = 0
         self.unheard = False
+        self.runs.changed()
 
     def link_raised(self, before: int) -> None:
         """Call when the link takes larger packets than `before`: a path that took all of those may take more.

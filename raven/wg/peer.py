@@ -211,7 +211,7 @@ class Peer(PeerPackets):
                 self._send_probes(self.path.timed_out(now), now)
             elif timer is Timer.REPORT_SUPERFRAMES:
                 for report in self.superframes.reports(self._keypairs.all(), now):
-                    self._send_inband(report.encode(), now)
+                    self._send_inband([report.encode()], now)
                 if self.superframes.unreported:
                     self._timers.superframe_received(now + REPORT_DELAY)
         self._timers.reschedule()

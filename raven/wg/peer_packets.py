@@ -12,7 +12,7 @@ from raven.ip.mss import SYN_MAX, clamp_mss
 from raven.keys import PublicKey
 from raven.wg.constants import REFRESH_ON_RECEIVE_TIME
 from raven.wg.endpoint import Endpoint
-from raven.wg.events import PeerRoamed
+from raven.wg.events import PeerRoamed, RunsLost
 from raven.wg.inband import TYPE_PROBE, TYPE_REPORT, Probe, Report, decode_untrusted
 from raven.wg.keypair import Keypair, Keypairs, padded_size, run_limit
 from raven.wg.messages import TRANSPORT_OVERHEAD
@@ -120,6 +120,8 @@ class PeerPackets(abc.ABC):
             outbox.transmits.append(Transmit(endpoint, min(stride, len(data)), data, tos, hops))
             self.tx_bytes += len(data)
         self._sealed(keypair, size, now)
+        if len(packets) > 1 and size > FLOOR:
+            self._run_sent(now)
 
     def _sealed(self, keypair: Keypair, size: int, now: float) -> None:
         """Call after packets of `size` bytes were sealed under `keypair`."""
@@ -231,6 +233,7 @@ class PeerPackets(abc.ABC):
             )
             self.tx_bytes += len(data)
         self._timers.messages_sent(now, data=True)
+        self._run_sent(now)
         if keypair.needs_renewal(now):
             self.initiate(now)
         return True
@@ -300,8 +303,9 @@ class PeerPackets(abc.ABC):
             return
         kind, probe = decoded
         if kind == TYPE_PROBE:
-            self._send_inband(probe.encode_answer(), now)
+            self._send_inband([probe.encode_answer()], now)
         else:
+            self.path.runs.answered(probe)
             self._send_probes(self.path.answered(probe, now), now)
 
     def configure_probes(self, cooperative: bool) -> None:
@@ -328,19 +332,35 @@ class PeerPackets(abc.ABC):
             self._send_probes(path.search(shared.mtu, token, now), now)
 
     def _send_probes(self, probes: Sequence[Probe], now: float) -> None:
-        if not all(self._send_inband(probe.encode(), now) for probe in probes):
+        if not all(self._send_inband([probe.encode()], now) for probe in probes):
             self.path.interrupted()
         self._timers.probes_sent(self.path.deadline)
 
-    def _send_inband(self, message: bytes, now: float) -> bool:
-        """Seals and sends one message to the device at the other end; whether there were keys for it."""
+    def _run_sent(self, now: float) -> None:
+        """Call after large packets were sealed that leave in one call; asks at times whether such arrive."""
+        path, runs = self.path, self.path.runs
+        if now < runs.due or not path.cooperative or not path.proven:
+            return
+        assert self.endpoint is not None
+        if runs.judge(now):
+            self._shared.outbox.events.append(RunsLost(self.public_key, self.endpoint))
+        token = int.from_bytes(self._shared.random(8), "little")
+        for probes in runs.ask(min(path.proven, LONE_MAX), token, now):
+            self._send_inband([probe.encode() for probe in probes], now)
+
+    def _send_inband(self, messages: Sequence[bytes], now: float) -> bool:
+        """Seals messages of one length for the device at the other end, and sends them as one run.
+
+        Whether there were keys for it.
+        """
         keypair, outbox = self._keypairs.current, self._shared.outbox
-        if keypair is None or self.endpoint is None or not keypair.can_seal(1, now):
+        if keypair is None or self.endpoint is None or not keypair.can_seal(len(messages), now):
             return False
-        size = len(message)
+        size = len(messages[0])
         if run_limit(size, size):
-            data = keypair.seal_run([message], size, size, outbox.outbound)
-            outbox.transmits.append(Transmit(self.endpoint, len(data), data, whole=True))
+            data = keypair.seal_run(messages, size, size, outbox.outbound)
+            stride = len(data) // len(messages)
+            outbox.transmits.append(Transmit(self.endpoint, stride, data, whole=True))
             self.tx_bytes += len(data)
             self._timers.messages_sent(now, data=False)
         return True

@@ -111,6 +111,25 @@ def test_a_path_that_refuses_runs_gets_single_datagrams_and_the_others_keep_them
     b.close()
 
 
+def test_a_path_that_loses_runs_gets_single_datagrams() -> None:
+    offloads = Offloads()
+    offloads.runs_lost_toward("192.0.2.1")
+    offloads.runs_lost_toward("192.0.2.1")
+    assert not offloads.works_toward("192.0.2.1")
+    assert offloads.works_toward("192.0.2.2")
+    assert offloads.states()[UDP_SEND] == "toward 192.0.2.1: single datagrams arrive, runs do not"
+
+
+def test_a_peer_that_moves_about_and_answers_no_runs_turns_them_off_for_nobody_else() -> None:
+    offloads = Offloads()
+    for number in range(300):
+        offloads.runs_lost_toward(f"10.0.{number >> 8}.{number & 255}")
+    assert offloads.works(UDP_SEND)
+    assert offloads.works_toward("192.0.2.1")
+    assert not offloads.works_toward("10.0.1.43")
+    assert offloads.states()[UDP_SEND].startswith("toward 10.0.0.44 and 255 more: ")
+
+
 def test_many_paths_that_refuse_are_the_machines_fault() -> None:
     offloads = Offloads()
     for number in range(300):
