@@ -69,7 +69,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from raven.dataplane.ciphers import superframe_ciphers
     from raven.dataplane.engine import Engine
-    from raven.dataplane.offloads import Offloads, try_udp
+    from raven.dataplane.offloads import TUN_TRIAL, UDP_TRIAL, Offloads, try_udp
     from raven.dataplane.routes import path_mtu
     from raven.dataplane.trial import try_tun
     from raven.dataplane.tun import Tun
@@ -90,7 +90,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
 
     with contextlib.ExitStack() as stack:
         tun = Tun(name, mtu=_MTU)
-        trial = try_tun()
+        of_tun, of_udp = try_tun(), try_udp()
         stack.callback(tun.close)
         device = Device(
             tai64n=lambda: tai64n(*divmod(time.time_ns(), 10**9)),
@@ -100,7 +100,10 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
             mtu=_MTU,
             superframe_ciphers=superframe_ciphers(),
         )
-        engine = Engine(loop, tun, device, ended, Offloads(trial.failures | try_udp(), untried=trial.untried))
+        offloads = Offloads(
+            of_tun.failures | of_udp.failures, untried={TUN_TRIAL: of_tun.untried, UDP_TRIAL: of_udp.untried}
+        )
+        engine = Engine(loop, tun, device, ended, offloads)
         stack.callback(engine.stop)
         server = UapiServer(name, engine)
         stack.callback(server.close)

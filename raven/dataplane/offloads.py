@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 log = logging.getLogger("raven.offloads")
 
@@ -22,7 +22,9 @@ UDP_SEND: Final = "udp_send"  # UDP_SEGMENT: one call sends a run of datagrams
 UDP_RECEIVE: Final = "udp_receive"  # UDP_GRO: one call receives a run
 TUN_NAMES: Final = (TUN_CHECKSUM, TUN_TCP, TUN_UDP)
 NAMES: Final = (*TUN_NAMES, UDP_SEND, UDP_RECEIVE)
-TUN_TRIAL: Final = "tun_trial"  # no offload: the trial of the first three at the start, where there was none
+# No offloads: the trials at the start of the first three and of the other two, where there was none.
+TUN_TRIAL: Final = "tun_trial"
+UDP_TRIAL: Final = "udp_trial"
 
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
@@ -34,12 +36,21 @@ _PATHS_MAX: Final = 256  # hosts remembered; more would mean that the whole mach
 Connect = Callable[[socket.AddressFamily], socket.socket]
 
 
+class Trial(NamedTuple):
+    """What came of trying some of them out."""
+
+    failures: dict[str, str]  # offloads that lose or spoil what they carry, with the reason
+    untried: str  # why nothing was tried; "" when it was
+
+
 class Offloads:
     """What is off, and why; shared by the TUN device and all sockets of one `raven-wg`."""
 
-    def __init__(self, refused: Mapping[str, str] | None = None, *, untried: str = "") -> None:
-        """`untried`: why what the TUN device does was not tried out; "" when it was."""
-        self._untried = untried
+    def __init__(
+        self, refused: Mapping[str, str] | None = None, *, untried: Mapping[str, str] | None = None
+    ) -> None:
+        """`untried`: by TUN_TRIAL and UDP_TRIAL, why there was none; "" when there was."""
+        self._untried = {trial: why for trial, why in (untried or {}).items() if why}
         self._off: dict[str, str] = dict(refused or {})
         self._paths: dict[str, str] = {}  # by host: why no runs go there
         self._losing: dict[str, str] = {}  # the same, where the kernel took them and they did not arrive
@@ -92,13 +103,11 @@ class Offloads:
             host, why = next(iter(paths.items()))
             more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
             found[UDP_SEND] = f"toward {host}{more}: {why}"
-        if self._untried:
-            found[TUN_TRIAL] = self._untried
-        return found
+        return found | self._untried
 
 
-def try_udp(make: Connect | None = None) -> dict[str, str]:
-    """Sends a run to itself over loopback; what was refused or came out different, with the reason.
+def try_udp(make: Connect | None = None) -> Trial:
+    """Sends a run to itself over loopback; what was refused or came out different.
 
     `make` opens a socket, for tests.
     """
@@ -110,14 +119,16 @@ def try_udp(make: Connect | None = None) -> dict[str, str]:
             receiver.bind(("127.0.0.1", 0))
             receiver.settimeout(_WAIT)
             sender.connect(receiver.getsockname())
+            sender.send(wanted[0])
+            receiver.recv(65535)
         except OSError as error:
-            log.info("offloads are not tried out, there is no loopback: %s", error.strerror)
-            return {}
+            # Nothing is said of a run where not even a single datagram passes: the link is down, or filtered.
+            return Trial({}, f"not tried out: no loopback: {error.strerror or error}")
         if why := _try_send(sender, receiver, wanted):
             failures[UDP_SEND] = why
         if why := _try_receive(sender, receiver, wanted, segment=not why):
             failures[UDP_RECEIVE] = why
-    return failures
+    return Trial(failures, "")
 
 
 def _try_send(sender: socket.socket, receiver: socket.socket, wanted: list[bytes]) -> str:

@@ -12,8 +12,9 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
+from raven.dataplane.offloads import Trial
 from raven.dataplane.trial_traffic import try_traffic
 from raven.dataplane.tun import Tun
 from raven.errors import RavenError
@@ -23,13 +24,6 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # <sched.h>
 _NAME: Final = "trial"
 _MTU: Final = 1420
 _ANSWER_MAX: Final = 65536  # bytes
-
-
-class Trial(NamedTuple):
-    """What came of it."""
-
-    failures: dict[str, str]  # offloads that lose or spoil what they carry, with the reason
-    untried: str  # why nothing was tried; "" when it was
 
 
 def try_tun(attempt: Callable[[], dict[str, str]] | None = None) -> Trial:

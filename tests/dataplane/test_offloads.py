@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
-from raven.dataplane.offloads import NAMES, TUN_TCP, UDP_RECEIVE, UDP_SEND, Offloads, try_udp
+from raven.dataplane.offloads import (
+    NAMES,
+    TUN_TCP,
+    UDP_RECEIVE,
+    UDP_SEND,
+    UDP_TRIAL,
+    Offloads,
+    Trial,
+    try_udp,
+)
 from raven.dataplane.udp import Udp
 from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
+from tests.lab.machine import Machine
 
 UDP_SEGMENT, UDP_GRO = 103, 104
 RUN = bytes(range(250)) * 12
@@ -48,11 +58,23 @@ def with_fault(fault: str) -> dict[str, str]:
         pass
 
     This.fault = fault
-    return try_udp(lambda family: This(family, socket.SOCK_DGRAM))
+    trial = try_udp(lambda family: This(family, socket.SOCK_DGRAM))
+    assert trial.untried == ""
+    return trial.failures
 
 
 def test_this_kernels_shortcuts_pass() -> None:
-    assert try_udp() == {}
+    assert try_udp() == Trial({}, "")
+
+
+@pytest.mark.netns
+def test_where_there_is_no_loopback_the_status_says_that_nothing_was_tried(machine: Machine) -> None:
+    machine.run("ip", "link", "set", "lo", "down")
+    trial = machine.inside(try_udp)
+    assert trial.failures == {}
+    assert trial.untried.startswith("not tried out: no loopback: ")
+    offloads = Offloads(trial.failures, untried={UDP_TRIAL: trial.untried})
+    assert offloads.states() == dict.fromkeys(NAMES, "") | {UDP_TRIAL: trial.untried}
 
 
 @pytest.mark.parametrize(

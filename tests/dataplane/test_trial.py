@@ -188,6 +188,6 @@ def test_a_trial_that_cannot_be_is_said_and_nothing_goes_off(
     trial = try_tun(attempt)
     assert trial.failures == {}
     assert words in trial.untried
-    offloads = Offloads(trial.failures, untried=trial.untried)
+    offloads = Offloads(trial.failures, untried={TUN_TRIAL: trial.untried})
     assert all(offloads.works(name) for name in TUN_NAMES)
     assert offloads.states()[TUN_TRIAL] == trial.untried
