@@ -65,6 +65,15 @@ def test_exposure(installed: Path, service: str, most: float) -> None:
     assert float(level[1]) <= most
 
 
+def test_what_may_make_no_namespace_has_the_offloads_tried_before() -> None:
+    for name in SERVICES:
+        text = (UNITS / name).read_text()
+        assert "\nRestrictNamespaces=yes\n" in text
+        tries = "\nExecStartPre=-+/opt/raven/bin/raven-wg --try-offloads\nExecStart=" in text
+        assert tries == ("/dev/net/tun" in text), name
+        assert not tries or re.search(r"^RuntimeDirectory=.*\bwireguard\b", text, re.MULTILINE)
+
+
 def test_the_example_configurations_load() -> None:
     assert load(AgentOptions, config=str(UNITS / "agent.toml"), given={}) == AgentOptions()
     assert load(GatewayOptions, config=str(UNITS / "gateway.toml"), given={}).agents_listen.port == 443

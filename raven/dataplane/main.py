@@ -34,11 +34,22 @@ _LATE: Final = ("numpy", "raven.ip.gso", "raven.ip.gro", "raven.wg.fragments")
 _LEVELS: Final = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": 100}
 
 
+class _TryOffloads(argparse.Action):
+    """Like --version, an option that does all there is to do, and ends."""
+
+    def __call__(self, *_: object) -> None:
+        from raven.dataplane.trial import leave_result
+
+        sys.exit(f"raven-wg: {why}" if (why := leave_result()) else 0)
+
+
 def main() -> None:
     """The console script. Exit status 1, and one line on standard error, when the device cannot be made."""
     parser = argparse.ArgumentParser(prog="raven-wg", description="A userspace WireGuard device.")
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
     parser.add_argument("--version", action="version", version=f"raven-wg {__version__}")
+    what = "try out what the kernel does for TUN devices, leave the result for services that may not, and end"
+    parser.add_argument("--try-offloads", action=_TryOffloads, nargs=0, help=what)
     parser.add_argument("interface", metavar="IFACE", help="name of the interface to create")
     options = parser.parse_args()
     level = os.environ.get("LOG_LEVEL") or "error"
@@ -71,7 +82,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
     from raven.dataplane.engine import Engine
     from raven.dataplane.offloads import TUN_TRIAL, UDP_TRIAL, Offloads, try_udp
     from raven.dataplane.routes import path_mtu
-    from raven.dataplane.trial import try_tun
+    from raven.dataplane.trial import tried_tun
     from raven.dataplane.tun import Tun
     from raven.dataplane.uapi import UapiServer
     from raven.wg.device import Device
@@ -90,7 +101,7 @@ async def _serve(name: str, ready: Callable[[], None]) -> None:
 
     with contextlib.ExitStack() as stack:
         tun = Tun(name, mtu=_MTU)
-        of_tun, of_udp = try_tun(), try_udp()
+        of_tun, of_udp = tried_tun(), try_udp()
         stack.callback(tun.close)
         device = Device(
             tai64n=lambda: tai64n(*divmod(time.time_ns(), 10**9)),

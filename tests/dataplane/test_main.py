@@ -1,5 +1,6 @@
 """The program as a user runs it: bad starts, the background, `wg`, `wg-quick`, and every way to end it."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from raven import __version__
+from raven.dataplane.main import main
+from raven.dataplane.trial import leave_result
 from raven.dataplane.uapi import DIRECTORY
 from tests.lab.machine import Machine, Result
 from tests.lab.waiting import wait_until
@@ -51,6 +54,23 @@ def test_a_bad_name_is_one_clear_line(name: str, words: str, flags: list[str]) -
     path = Path(sys.executable).with_name("raven-wg")
     done = subprocess.run([path, *flags, name], capture_output=True, text=True, timeout=20, check=False)
     assert words in one_line(Result(done.returncode, done.stdout, done.stderr))
+
+
+@pytest.mark.netns
+def test_offloads_are_tried_for_others_and_the_result_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["raven-wg", "--try-offloads"])
+    path = tmp_path / "trial.json"
+    monkeypatch.setattr("raven.dataplane.trial.leave_result", lambda: leave_result(path))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert json.loads(path.read_text())["failures"] == {}
+    path = tmp_path / "missing" / "trial.json"
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == f"raven-wg: {path}: No such file or directory"
 
 
 def test_its_version() -> None:

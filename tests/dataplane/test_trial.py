@@ -1,5 +1,7 @@
 """The trial of TUN offloads, on this kernel, and on one that loses, spoils or refuses what it carries."""
 
+import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raven.dataplane.offloads import TUN_CHECKSUM, TUN_NAMES, TUN_TCP, TUN_TRIAL, TUN_UDP, Offloads
-from raven.dataplane.trial import try_tun
+from raven.dataplane.trial import leave_result, tried_tun, try_tun
 from raven.dataplane.trial_traffic import try_traffic
 from raven.dataplane.tun import Tun
 from raven.errors import RavenError
@@ -191,3 +193,75 @@ def test_a_trial_that_cannot_be_is_said_and_nothing_goes_off(
     offloads = Offloads(trial.failures, untried={TUN_TRIAL: trial.untried})
     assert all(offloads.works(name) for name in TUN_NAMES)
     assert offloads.states()[TUN_TRIAL] == trial.untried
+
+
+# A result that is left for others ---------------------------------------------------------------------
+
+FOUND = {TUN_UDP: "a superpacket for the kernel was lost, with IPv6"}
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only what root wrote counts")
+
+
+def spoilt() -> dict[str, str]:
+    return FOUND
+
+
+def never() -> dict[str, str]:
+    raise AssertionError
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    path = tmp_path / "trial.json"
+    assert leave_result(path, spoilt) == ""
+    return path
+
+
+@needs_root
+def test_who_may_not_try_takes_what_was_left(left: Path) -> None:
+    assert tried_tun(left, refused) == (FOUND, "")
+    assert leave_result(left, never) == "", "once a boot is enough"
+    assert [path.name for path in left.parent.iterdir()] == [left.name]
+
+
+@needs_root
+def test_who_may_try_does(left: Path) -> None:
+    assert tried_tun(left, lambda: {}) == ({}, "")
+
+
+def test_where_nobody_can_try_nothing_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    assert "no network namespace" in leave_result(path, refused)
+    assert list(tmp_path.iterdir()) == []
+    assert "no network namespace" in tried_tun(path, refused).untried
+    assert "No such file" in leave_result(tmp_path / "missing" / "trial.json", spoilt)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: os.chown(path, 65534, 0),
+        lambda path: path.chmod(0o664),
+        lambda path: path.chmod(0o646),
+        lambda path: path.write_text(json.dumps({"boot": "another", "failures": FOUND})),
+        lambda path: path.write_text("{"),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_text("{}"),
+        lambda path: path.write_text(path.read_text().replace('{"tun_udp"', '[{"tun_udp"') + "]"),
+        lambda path: path.write_bytes(b"\xff\xfe"),
+        lambda path: path.symlink_to(path.rename(path.with_name("x"))),
+    ],
+    ids=["owner", "group", "others", "boot", "cut", "list", "empty", "shape", "bytes", "link"],
+)
+def test_what_was_left_is_ignored_when_it_may_not_be_ours(left: Path, harm: Callable[[Path], object]) -> None:
+    harm(left)
+    trial = tried_tun(left, refused)
+    assert trial.failures == {}
+    assert "no network namespace" in trial.untried
+
+
+@needs_root
+def test_what_is_no_offload_of_a_tun_device_is_left_out(left: Path) -> None:
+    boot = json.loads(left.read_text())["boot"]
+    left.write_text(json.dumps({"boot": boot, "failures": {"udp_send": "x", TUN_TCP: "y" * 1000}}))
+    assert tried_tun(left, refused) == ({TUN_TCP: "y" * 200}, "")
