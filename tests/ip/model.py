@@ -17,6 +17,20 @@ def plain_checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def plain_checksums(data: bytes) -> list[int]:
+    """`plain_checksum` of the first 0, 1, 2, ... bytes of `data`, each from the one before."""
+    found = []
+    total = 0  # of the whole words so far
+    for at in range(len(data) + 1):
+        rest = data[at - 1] << 8 if at % 2 else 0
+        if at and not at % 2:
+            total += data[at - 2] << 8 | data[at - 1]
+            total = (total & 0xFFFF) + (total >> 16)
+        sum_ = total + rest
+        found.append(~((sum_ & 0xFFFF) + (sum_ >> 16)) & 0xFFFF)
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flow:
     """The parts of a header that stay the same from packet to packet."""

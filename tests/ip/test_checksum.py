@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raven.ip.checksum import checksum, fold, ones_complement_sum
-from tests.ip.model import plain_checksum
+from tests.ip.model import plain_checksum, plain_checksums
 
 
 def test_example_of_the_rfc() -> None:
@@ -15,9 +15,14 @@ def test_example_of_the_rfc() -> None:
 
 
 def test_every_length() -> None:
-    data = random.Random(1).randbytes(1600)
-    for length in range(len(data) + 1):
-        assert checksum(data[:length]) == plain_checksum(data[:length])
+    data = random.Random(1).randbytes(9001)
+    for length, wanted in enumerate(plain_checksums(data)):
+        assert checksum(data[:length]) == wanted
+
+
+@given(st.binary(max_size=300))
+def test_the_two_models_agree(data: bytes) -> None:
+    assert plain_checksums(data) == [plain_checksum(data[:length]) for length in range(len(data) + 1)]
 
 
 @given(st.binary(max_size=700))
