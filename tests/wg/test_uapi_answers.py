@@ -1,9 +1,10 @@
 """Answers: round trips, unknown keys, errors with their errno, and answers that stop."""
 
+import contextlib
 import errno
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raven.keys import PublicKey
@@ -104,3 +105,52 @@ def test_a_status_of_a_newer_device_is_read_as_far_as_it_is_known() -> None:
 def test_a_status_that_makes_no_sense_is_an_error(text: str) -> None:
     with pytest.raises(UapiError):
         parse_status_untrusted(text)
+
+
+PARSERS = (parse_get_untrusted, parse_status_untrusted, parse_counters_untrusted, parse_errno_untrusted)
+names = st.sampled_from(
+    [
+        *("public_key", "private_key", "preshared_key", "listen_port", "fwmark", "allowed_ip", "endpoint"),
+        *("last_handshake_time_sec", "last_handshake_time_nsec", "rx_bytes", "tx_bytes", "errno", "mtu"),
+        *("persistent_keepalive_interval", "proven_mtu", "probes", "superframes", "tx_superframes"),
+        *("superframe_ciphers", "offload_udp_send", "unknown", ""),
+    ]
+)
+values = st.sampled_from(
+    [
+        *(KEY_HEX, KEY_HEX.upper(), "aa " * 21 + "a", "zz" * 32, " " * 64, "0" * 64, KEY_HEX[1:]),
+        *("", "0", "1", "-1", "-", "+1", " 1", "0x", "0x10", "0x1_0", "1_0", "9" * 30, "\u00b2", "\u0663"),
+        *("true", "false", "off", "on", "1.2.3.4:5", "1.2.3.4", ":5", "[::1]:5", "[::1%5]:5", "[::1%x]:5"),
+        *("[%1]:1", "[]:1", "::1:5", "1.2.3.4:\u00b2", "10.0.0.0/8", "10.1.2.3/33", "::/0", "::/129"),
+        *("fe80::1%eth0/64", "10.0.0.0/255.0.0.0", "1.2.3.4/\u00b2", "a=b"),
+    ]
+)
+lines = st.one_of(
+    st.builds("{}={}".format, names, st.one_of(values, st.text(max_size=20))), st.text(max_size=20)
+)
+
+
+@settings(max_examples=400)
+@given(lines=st.lists(lines, max_size=12), end=st.sampled_from(["errno=0\n\n", "\n", ""]))
+def test_whatever_answers_is_read_or_refused(lines: list[str], end: str) -> None:
+    text = "".join(f"{line}\n" for line in lines) + end
+    for parse in PARSERS:
+        with contextlib.suppress(UapiError):
+            parse(text)
+
+
+@given(data=st.binary(max_size=200))
+def test_bytes_that_are_no_answer(data: bytes) -> None:
+    for parse in PARSERS:
+        with contextlib.suppress(UapiError):
+            parse(data.decode("utf-8", "replace") + "errno=0\n\n")
+
+
+@given(state=device_states, at=st.integers(0, 1 << 16), flip=st.integers(1, 127))
+def test_a_letter_that_was_changed(state: DeviceState, at: int, flip: int) -> None:
+    text = format_get(state)
+    at %= len(text)
+    text = text[:at] + chr(ord(text[at]) ^ flip) + text[at + 1 :]
+    for parse in PARSERS:
+        with contextlib.suppress(UapiError):
+            parse(text)
