@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.e2e_kube import pods
 from tests.e2e_kube.cluster import Cluster
 from tests.lab.machine import Result
+from tests.lab.waiting import wait_until
 
+SECONDS = 90  # for pods to start and be counted, on a busy machine
 RULES = 23  # the minor version from which API servers know rules in a CRD; from 25 on they apply them
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 OLDER = "before-1.23"  # the component for those that do not
@@ -121,6 +124,28 @@ def test_the_server_admits_the_service_monitor(cluster: Cluster, namespace: None
     cluster.server.kubectl("wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com")
     admitted = _dry_run(cluster, rendered("monitoring"))
     assert admitted.code == 0, admitted.err
+
+
+def test_all_gateways_but_one_may_be_evicted(cluster: Cluster, namespace: None) -> None:
+    """By the disruption controller's own count, with pods that stand for gateways."""
+    objects = {one["kind"]: one for one in installable(cluster)}
+    daemonset, budget = objects["DaemonSet"], objects["PodDisruptionBudget"]
+    one = pods.pod("gateway", "", "sleep 3600")["spec"]
+    del one["nodeName"]
+    daemonset["spec"]["template"]["spec"] = one
+    try:
+        cluster.server.apply(daemonset, budget)
+        get = ("get", "poddisruptionbudget", "raven-gateway", "-n", "raven-system")
+
+        def counted() -> bool:
+            status = cluster.server.json(*get).get("status", {})
+            ready = status.get("currentHealthy", 0)
+            return bool(ready == len(cluster.nodes) > 1 and status["disruptionsAllowed"] == ready - 1)
+
+        wait_until(counted, what="a budget that permits evictions", seconds=SECONDS)
+    finally:
+        delete = ("delete", "--ignore-not-found", "-n", "raven-system", "daemonset,poddisruptionbudget")
+        cluster.server.kubectl(*delete, "raven-gateway")
 
 
 def test_a_typing_error_is_not_admitted(cluster: Cluster, namespace: None) -> None:
