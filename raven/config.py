@@ -200,6 +200,8 @@ def _value(field: Field, raw: Any, *, strict: bool) -> Any:
     """The field's value from a flag's or a key's; ValueError says what was expected."""
     expected = f"expected {field.option.expected}"
     if field.option.parse is None:
+        if isinstance(raw, float) and raw.is_integer() and _bare(field.type) is int:
+            raw = int(raw)  # Helm reads the numbers of a values file as floats, and so writes 64.0 for 64
         try:
             return msgspec.convert(raw, field.type, strict=strict)
         except msgspec.ValidationError as error:

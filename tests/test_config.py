@@ -42,7 +42,15 @@ def test_file_holds_every_type(tmp_path: Path) -> None:
     assert options.drain_seconds == 0.5
 
 
+def test_a_whole_number_may_be_written_as_helm_does(tmp_path: Path) -> None:
+    file = _file(tmp_path, "oam_each_max = 64.0\noam_connections_max = 1e+06\n")
+    options = load(GatewayOptions, config=file, given={})
+    assert (options.oam_each_max, type(options.oam_each_max)) == (64, int)
+    assert options.oam_connections_max == 1_000_000
+
+
 MISTAKES = {
+    "wg_port = 4500.5": "wg_port = 4500.5: expected a port from 0 to 65535",
     'drain_seconds = "ten"': 'drain_seconds = "ten": expected a number of seconds from 0 to 3600',
     "drain_seconds = -1": "drain_seconds = -1: expected a number of seconds from 0 to 3600",
     'log_level = "loud"': 'log_level = "loud": expected debug, info, warning or error',

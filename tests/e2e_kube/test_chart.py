@@ -4,11 +4,14 @@ import json
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from gateway.options import GatewayOptions
+from raven.config import load
 from tests.authority import Authority
 from tests.e2e_kube import binaries
 from tests.e2e_kube.cluster import Cluster
@@ -87,6 +90,14 @@ def test_the_chart_is_the_kustomization(overlay: str, version: str, values: dict
 def test_a_value_adds_what_an_overlay_has(overlay: str, value: str) -> None:
     base, more = plain(chart({})), plain(chart({value: True}))
     assert {key: more[key] for key in more.keys() - base.keys()} == plain(kustomization(overlay))
+
+
+def test_numbers_of_a_values_file_are_what_a_gateway_takes(tmp_path: Path) -> None:
+    """Helm has no whole numbers there."""
+    (config,) = (one for one in chart({"gateway": {"oam_each_max": 64}}) if one["kind"] == "ConfigMap")
+    (tmp_path / "gateway.toml").write_text(config["data"]["gateway.toml"])
+    options = load(GatewayOptions, config=str(tmp_path / "gateway.toml"), given={})
+    assert options.oam_each_max == 64
 
 
 @pytest.mark.parametrize(
