@@ -17,7 +17,7 @@ from raven.errors import ConfigError, PeerError, RavenError, RefusedError
 from raven.kube import cluster_info
 from raven.kube.access import Access, by_token, read_kubeconfig
 from raven.kube.errors import KubeError
-from raven.kube.signing import NODE_ANNOTATION, NODE_USER, TOKEN_USER, bootstrap_token_id
+from raven.kube.signing import NODE_ANNOTATION, NODE_USER, TOKEN_GROUP, TOKEN_USER, bootstrap_token_id
 
 Hop = Literal["info", "request"]  # reading raven-cluster-info, making and following a certificate request
 
@@ -132,7 +132,8 @@ def _unauthorized(standing: Standing) -> str:
     if standing.token_id:
         return (
             f"{standing.access.server} does not know bootstrap token {standing.token_id}: it has expired, was"
-            " deleted, or is of another cluster; try, where kubectl works: kubeadm token create"
+            " deleted, or is of another cluster; try, where kubectl works: kubeadm token create --ttl 1h"
+            f" --groups {TOKEN_GROUP}:raven --usages authentication"
         )
     return (
         f"{standing.access.server} does not accept the credentials in {standing.source}: they have expired,"

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 from tests.authority import Authority
 from tests.e2e_kube.cluster import Cluster
@@ -18,13 +21,20 @@ from tests.lab.errors import LabError
 from tests.lab.process import Process
 from tests.lab.waiting import wait_until
 
+OURS = "system:bootstrappers:raven"  # the group that docs/install-kubernetes.md gives a token
+CSRS = "system:certificates.k8s.io:certificatesigningrequests"
+KUBEADMS = "system:bootstrappers:kubeadm:default-node-token"
 
-def bootstrap_token(cluster: Cluster, node: str, *, expires: str = "") -> None:
+
+def bootstrap_token(
+    cluster: Cluster, node: str, *, expires: str = "", id: str = TOKEN_ID, group: str = OURS
+) -> None:
     """A bootstrap token as kubeadm makes it, bound to `node`."""
-    meta: dict[str, Any] = {"name": f"bootstrap-token-{TOKEN_ID}", "namespace": "kube-system"}
+    meta: dict[str, Any] = {"name": f"bootstrap-token-{id}", "namespace": "kube-system"}
     if node:
         meta["annotations"] = {"raven.openyurt.io/node": node}
-    data = {"token-id": TOKEN_ID, "token-secret": TOKEN_SECRET, "usage-bootstrap-authentication": "true"}
+    data = {"token-id": id, "token-secret": TOKEN_SECRET, "usage-bootstrap-authentication": "true"}
+    data["auth-extra-groups"] = group
     if expires:
         data["expiration"] = expires
     secret = {"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token"}
@@ -100,6 +110,67 @@ def test_a_bootstrap_token_joins_the_node_it_is_for(joining: Joining) -> None:
     assert by_hash.code == 0, by_hash.err
     wrong = joining.by_token("b", "wrong", "--node", "site-b", api_ca=f"sha256:{'0' * 64}")
     assert (wrong.code, "another key than sha256:000" in wrong.err) == (1, True), wrong
+
+
+def test_a_token_of_our_group_makes_no_kubelet(joining: Joining) -> None:
+    """Where kubeadm has set the cluster up, one of its own group makes any, which is why ours has another."""
+    cluster = joining.cluster
+    rbac = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
+    everybody = {"kind": "Group", "name": KUBEADMS, "apiGroup": "rbac.authorization.k8s.io"}
+    roles = {
+        "kubeadm:kubelet-bootstrap": "system:node-bootstrapper",
+        "kubeadm:node-autoapprove-bootstrap": f"{CSRS}:nodeclient",
+    }
+    cluster.server.apply(
+        *(
+            {
+                **rbac,
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": [everybody],
+            }
+            for name, role in roles.items()
+        )
+    )
+    bootstrap_token(cluster, "site-b")
+    bootstrap_token(cluster, "site-b", id="kubead", group=KUBEADMS)
+    for name, id in (("kubelet-by-ours", TOKEN_ID), ("kubelet-by-kubeadms", "kubead")):
+        made = lambda name=name, id=id: _asks_for_kubelet(joining, name, f"{id}.{TOKEN_SECRET}")  # noqa: E731
+        wait_until(made, what=name, seconds=SECONDS)
+
+    def conditions(name: str) -> list[str]:
+        status = cluster.server.json("get", "certificatesigningrequests", name).get("status", {})
+        return [one["type"] for one in status.get("conditions", [])]
+
+    wait_until(lambda: conditions("kubelet-by-kubeadms") == ["Approved"], what="a kubelet", seconds=SECONDS)
+    assert conditions("kubelet-by-ours") == []
+    cluster.server.kubectl("delete", "secret", "-n", "kube-system", "bootstrap-token-kubead")
+
+
+def _asks_for_kubelet(joining: Joining, name: str, token: str) -> bool:
+    """Makes the certificate request that the kubelet of site-c would make."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "system:node:site-c"),
+        ]
+    )
+    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    request = {
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": {"name": name},
+        "spec": {
+            "request": base64.b64encode(csr.public_bytes(Encoding.PEM)).decode(),
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+            "usages": ["key encipherment", "digital signature", "client auth"],
+        },
+    }
+    url = f"{joining.cluster.server.url}/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    headers = ("-H", f"Authorization: Bearer {token}", "-H", "Content-Type: application/json")
+    command = ("curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", *headers, "-d", "@-", url)
+    return joining.cluster.world.cloud.run(*command, text=json.dumps(request)).out == "201"
 
 
 def _publish_ca(cluster: Cluster) -> str:
