@@ -90,6 +90,18 @@ def test_the_configuration_for_kubernetes_loads() -> None:
     assert options.kubernetes_service in services
 
 
+def test_control_planes_come_in_where_network_policies_count() -> None:
+    """They are no pods, so nothing that a policy selects: these two ports are open to everybody."""
+    base = UNITS.parent / "kubernetes" / "base"
+    options = load(GatewayOptions, config=str(base / "gateway.toml"), given={})
+    policy = yaml.safe_load((base / "network-policy.yaml").read_text())
+    rules = policy["spec"]["ingress"]
+    opened = {one["port"] for rule in rules if "from" not in rule for one in rule["ports"]}
+    assert options.oam_tls_listen is not None
+    assert {one.address.port for one in options.names_listen} | {options.oam_tls_listen.port} <= opened
+    assert options.oam_listen.port not in opened
+
+
 def test_the_examples_in_comments_load_as_well(tmp_path: Path) -> None:
     for name, kind in (("agent.toml", AgentOptions), ("gateway.toml", GatewayOptions)):
         text = re.sub(r"^# (\w+ = )", r"\1", (UNITS / name).read_text(), flags=re.MULTILINE)
