@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from raven.registry.interface import Registry
 
 KEPT = "kubernetes.json"  # in the state directory
+_SHOWN_MAX = 5  # objects that cannot be read, of which the status has a sentence each
 SETTLE = 0.2  # seconds in which changes of Gateways gather before the tunnels follow
 
 
@@ -113,7 +114,15 @@ class Kubernetes:
             for node, held in self.carried.items()
             if len(held) > POD_NETWORKS_MAX
         ]
-        return [*self.cluster.problems(), *crowded]
+        return [*self.cluster.problems(), *self._unreadable(), *crowded]
+
+    def _unreadable(self) -> list[str]:
+        """Objects that are as good as not there. A Gateway among them has no status to say so in."""
+        view = self.cluster.view
+        found = [one for cache in view.caches for one in cache.unreadable.values()] if view else []
+        told = [f"Kubernetes: {one}; it is left out" for one in found[:_SHOWN_MAX]]
+        more = [f"Kubernetes: {len(found) - len(told)} more objects cannot be read"]
+        return told + (more if len(found) > len(told) else [])
 
     def assigned(self, node: str) -> Sequence[IPNetwork] | None:
         """The pod networks that the cluster has `node` carry; None for a node of no site."""

@@ -28,7 +28,7 @@ class Page(NamedTuple, Generic[T]):
     items: list[T]
     resource_version: str
     next_page: str  # "" on the last
-    unreadable: list[str]  # a sentence for each object that lacks what we need
+    unreadable: dict[str, str]  # for each object that lacks what we need, by its key, a sentence
 
 
 class WatchEvent(NamedTuple, Generic[T]):
@@ -36,6 +36,7 @@ class WatchEvent(NamedTuple, Generic[T]):
 
     type: str  # ADDED, MODIFIED, DELETED, BOOKMARK or UNREADABLE
     object: T
+    why: str = ""  # a sentence, where it cannot be read
 
 
 class _RawList(msgspec.Struct):
@@ -68,12 +69,14 @@ def page(what: str, kind: Kind[T], body: bytes) -> Page[T]:
         raw = msgspec.json.decode(body, type=_RawList)
     except msgspec.DecodeError as error:
         raise errors.unreadable(what, error) from error
-    items, unreadable = [], []
+    items: list[T] = []
+    unreadable: dict[str, str] = {}
     for one in raw.items or ():
         try:
             items.append(objects.decode_untrusted(one, kind.type))
         except msgspec.DecodeError as error:
-            unreadable.append(f"{kind.kind} {_name_of(one)} cannot be read: {error}")
+            name = _name_of(one)
+            unreadable[name] = f"{kind.kind} {name} cannot be read: {error}"
     return Page(items, raw.metadata.resource_version, raw.metadata.next_page, unreadable)
 
 
@@ -121,9 +124,12 @@ def _change(kind: Kind[T], event: _RawEvent) -> WatchEvent[T]:
     """An object we cannot read may not end the watch: it would come again with the next one."""
     try:
         return WatchEvent(event.type, objects.decode_untrusted(event.object, kind.type))
-    except msgspec.ValidationError:
+    except msgspec.ValidationError as error:
         mark = msgspec.json.decode(event.object, type=_Bookmark)
-        return WatchEvent(event.type if event.type == "DELETED" else "UNREADABLE", _bare(mark.metadata))
+        if event.type == "DELETED":
+            return WatchEvent("DELETED", _bare(mark.metadata))
+        why = f"{kind.kind} {mark.metadata.key} cannot be read: {error}"
+        return WatchEvent("UNREADABLE", _bare(mark.metadata), why)
 
 
 async def _lines(response: httpx.Response, what: str) -> AsyncIterator[bytes]:

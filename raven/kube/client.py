@@ -108,7 +108,7 @@ class Client:
                 after=page.next_page,
             )
             items += page.items
-            unreadable += page.unreadable
+            unreadable |= page.unreadable
         return Page(items, page.resource_version, "", unreadable)
 
     @asynccontextmanager

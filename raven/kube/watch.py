@@ -51,6 +51,7 @@ class Cache(Generic[T]):
         self.kind = kind
         self.synced = trio.Event()  # set when the first list is in
         self.problem = ""  # a sentence while the API server does not tell us what changes
+        self.unreadable: dict[str, str] = {}  # objects that are there and lack what we need: a sentence each
         self.relists = 0
         self._client = client
         self._where = {"namespace": namespace, "selector": selector, "field_selector": field_selector}
@@ -106,8 +107,10 @@ class Cache(Generic[T]):
 
     async def _list(self) -> None:
         page = await self._client.list(self.kind, **self._where)
-        for sentence in page.unreadable:
-            self._log.warning("left out", why=sentence)
+        for key, sentence in page.unreadable.items():
+            if self.unreadable.get(key) != sentence:
+                self._log.warning("left out", why=sentence)
+        self.unreadable = page.unreadable
         self._replace(page.items)
         self._resource_version = page.resource_version
         self.relists += 1
@@ -127,15 +130,16 @@ class Cache(Generic[T]):
 
     def _take(self, event: WatchEvent[T]) -> None:
         metadata = event.object.metadata
+        if event.type != "BOOKMARK":
+            self.unreadable.pop(metadata.key, None)
         match event.type:
             case "ADDED" | "MODIFIED":
                 self._put(event.object)
             case "DELETED":
                 self._remove(metadata.key)
             case "UNREADABLE":
-                self._log.warning(
-                    "left out", kind=self.kind.kind, name=metadata.key, why="it lacks what we need"
-                )
+                self._log.warning("left out", why=event.why)
+                self.unreadable[metadata.key] = event.why
                 self._remove(metadata.key)
         self._resource_version = metadata.resource_version or self._resource_version
 

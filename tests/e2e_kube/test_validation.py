@@ -131,6 +131,22 @@ def test_the_server_admits(cluster: Cluster, rules: bool, name: str) -> None:
     assert _refused(cluster, site(name, GOOD[name])) == ""
 
 
+def _v1alpha1(spec: dict[str, Any]) -> dict[str, Any]:
+    return {**site("older", spec), "apiVersion": "raven.openyurt.io/v1alpha1"}
+
+
+def test_the_older_version_takes_no_endpoint_without_a_node(cluster: Cluster, rules: bool) -> None:
+    """As v1beta1, which is what is stored, it could not be read."""
+    assert _refused(cluster, _v1alpha1({"endpoints": [{"nodeName": "n", "publicIP": "192.0.2.1"}]})) == ""
+    assert "nodeName" in _refused(cluster, _v1alpha1({"endpoints": [{"publicIP": "192.0.2.1"}]}))
+
+
+def test_the_older_version_has_the_rules(cluster: Cluster, rules: bool) -> None:
+    spec, said, _ = BAD["twice"]
+    refused = _refused(cluster, _v1alpha1(spec))
+    assert said in refused if rules else not refused
+
+
 def test_empty_means_missing(cluster: Cluster, rules: bool) -> None:
     refused = _refused(cluster, site("empty-strings", EMPTY))
     assert not refused or cluster.binaries.minor == 20

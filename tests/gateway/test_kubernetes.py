@@ -49,12 +49,19 @@ async def test_health_goes_up_and_gateways_come_down(net: Loopback, tmp_path: Pa
                 await until(active, lambda nodes: nodes == ["shop-2"], "the election", seconds=40)
                 uplinks = (await agent.agent_snapshot()).uplinks
                 assert [uplink.lane.state for uplink in uplinks] == ["up"]
-                api.fault = lambda request: status(503, "ServiceUnavailable", "away")
-                api.cut()
+                api.add(GATEWAYS, {"metadata": {"name": "old"}, "spec": {"endpoints": [{"publicIP": ""}]}})
 
                 async def problems() -> list[str]:
                     return (await daemon.gateway_snapshot()).problems
 
+                await until(
+                    problems,
+                    lambda told: any("Gateway old cannot be read" in one for one in told),
+                    "a Gateway without the node of its endpoint",
+                    seconds=40,
+                )
+                api.fault = lambda request: status(503, "ServiceUnavailable", "away")
+                api.cut()
                 await until(
                     problems, lambda told: any("away" in one for one in told), "a problem", seconds=40
                 )

@@ -79,7 +79,7 @@ async def test_an_object_that_cannot_be_read_is_told_and_left_out() -> None:
     api.add(GATEWAYS, {"metadata": {"name": "good"}})
     page = await api.client().list(GATEWAYS)
     assert [one.metadata.name for one in page.items] == ["good"]
-    (sentence,) = page.unreadable
+    (sentence,) = page.unreadable.values()
     assert "Gateway bad" in sentence
     assert "nodeName" in sentence
 

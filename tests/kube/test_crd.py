@@ -49,6 +49,15 @@ def test_the_schema_is_the_structs() -> None:
     compare(SCHEMA["status"], gateways.GatewayStatus, "status")
 
 
+def test_the_older_version_is_as_strict() -> None:
+    """Both are stored as one: what it let through would not be readable any more."""
+    old = VERSIONS["v1alpha1"]["schema"]["openAPIV3Schema"]["properties"]
+    assert old["spec"] == SCHEMA["spec"]
+    status = dict(old["status"]["properties"])
+    assert status.pop("activeEndpoint") == SCHEMA["status"]["properties"]["activeEndpoints"]["items"]
+    assert status == SCHEMA["status"]["properties"]
+
+
 def test_the_names_are_openyurts() -> None:
     assert CRD["metadata"]["name"] == f"{gateways.GATEWAYS.plural}.{gateways.GROUP}"
     assert CRD["spec"]["scope"] == "Cluster"

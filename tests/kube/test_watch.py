@@ -200,3 +200,30 @@ async def test_what_we_wrote_is_seen_at_once_and_never_goes_back(
         assert followed.cache.objects["a"] == new
         followed.cache.took(old)
         assert followed.cache.objects["a"] == new
+
+
+async def test_what_cannot_be_read_is_told_until_it_can(autojump_clock: trio.testing.MockClock) -> None:
+    api = FakeApi()
+    bad = {"spec": {"endpoints": [{"type": "tunnel"}]}}
+    good = {"spec": {"endpoints": [{"type": "tunnel", "nodeName": "n"}]}}
+    api.add(GATEWAYS, {"metadata": {"name": "before"}, **bad})
+    cache = Cache(api.client(), GATEWAYS, log=log.get("test"), jitter=lambda: 0.5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cache.run)
+        await cache.synced.wait()
+        assert "nodeName" in cache.unreadable["before"]
+        api.add(GATEWAYS, {"metadata": {"name": "later"}, **bad})
+        api.add(GATEWAYS, {"metadata": {"name": "gone"}, **bad})
+        await trio.sleep(1)
+        assert cache.unreadable.keys() == {"before", "later", "gone"}
+        assert "nodeName" in cache.unreadable["later"]
+        api.change("gateways", "before", good)
+        api.remove("gateways", "gone")
+        await trio.sleep(1)
+        assert (set(cache.unreadable), set(cache.objects)) == ({"later"}, {"before"})
+        api.change("gateways", "later", good)
+        api.compact()
+        api.cut()
+        await trio.sleep(PAUSE_MAX)
+        assert (set(cache.unreadable), set(cache.objects)) == (set(), {"before", "later"})
+        nursery.cancel_scope.cancel()
