@@ -64,7 +64,8 @@ def plain(objects: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str,
                 del meta[kind]
         if one["kind"] == "ConfigMap":
             meta["name"] = "raven-gateway"  # kustomize appends a digest of what is in it
-            one["data"] = {"gateway.toml": tomllib.loads(one["data"]["gateway.toml"])}
+            one["files"] = one["data"]  # beside the configuration
+            one["data"] = {"gateway.toml": tomllib.loads(one["files"].pop("gateway.toml"))}
         if one["kind"] == "DaemonSet":
             template = one["spec"]["template"]
             template["metadata"].pop("annotations", None)  # the chart's digest of the ConfigMap
@@ -100,12 +101,37 @@ def test_numbers_of_a_values_file_are_what_a_gateway_takes(tmp_path: Path) -> No
     assert options.oam_each_max == 64
 
 
+def test_files_come_to_the_gateway() -> None:
+    """A policy, a CA that is no secret, and keys, where the configuration says that they are."""
+    policy = '[[permit]]\nwho = ["cert:admin"]\ntargets = ["*:*"]\n'
+    made = plain(chart({"files": {"policy.toml": policy}, "secretName": "raven-keys"}))
+    assert made["ConfigMap", "raven-system", "raven-gateway"]["files"] == {"policy.toml": policy}
+    pod = made["DaemonSet", "raven-system", "raven-gateway"]["spec"]["template"]["spec"]
+    mounts = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert (mounts["config"], volumes["config"]["configMap"]["name"]) == ("/etc/raven", "raven-gateway")
+    assert (mounts["secret"], volumes["secret"]["secret"]["secretName"]) == (
+        "/etc/raven-secret",
+        "raven-keys",
+    )
+
+
+def test_a_changed_file_replaces_the_pods() -> None:
+    def template(text: str) -> Any:
+        (one,) = (one for one in chart({"files": {"policy.toml": text}}) if one["kind"] == "DaemonSet")
+        return one["spec"]["template"]["metadata"]["annotations"]
+
+    assert template("one") != template("other")
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
         ({"gateway": {"advertise": "gateway.example.com"}}, "advertise"),
         ({"streamOnly": True}, "streamOnly"),
         ({"image": {"repository": ""}}, "repository"),
+        ({"files": {"gateway.toml": ""}}, "gateway.toml"),
+        ({"files": {"../etc": ""}}, "../etc"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(values: dict[str, Any], told: str) -> None:
@@ -139,7 +165,8 @@ def test_the_server_admits_the_chart_with_everything_on(cluster: Cluster) -> Non
     cluster.server.kubectl("apply", "-f", "-", text=SERVICE_MONITORS)
     cluster.server.kubectl("wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com")
     version = f"1.{cluster.binaries.minor}.0"
-    objects = chart({"monitoring": True, "bootstrapTokens": True}, version)
+    more = {"files": {"policy.toml": "permit = []\n"}, "secretName": "raven-keys"}
+    objects = chart({"monitoring": True, "bootstrapTokens": True, **more}, version)
     text = yaml.safe_dump_all(objects)
     dry = ("apply", "--dry-run=server", "--validate=false", "-f", "-")
     admitted = cluster.server.kubectl(*dry, text=text, check=False)
