@@ -169,7 +169,7 @@ def test_keys_are_renewed_by_ravens_clock_while_packets_pass(hosts: tuple[Host, 
     command = ("ping", "-n", "-q", "-i", "0.01", "-c", str(count), "-W", "1", b.inner4)
     said = a.machine.run(*command, seconds=20).out
     received = int(said.partition(" received")[0].split()[-1])
-    # Renewed keys overlap. Where they end before, answers are lost that were on their way: a tenth of a second's.
+    # Renewed keys overlap. Where they end before, answers on their way are lost: a tenth of a second's.
     lost = 10 if beginner == GO else 0
     assert received >= count - lost, said
     assert int(b.shown()["handshake"]) > int(first["handshake"])
