@@ -72,8 +72,8 @@ def _run(given: dict[str, Any], file: str | None) -> None:
 @cli.command()
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
-    default=Path("/var/lib/raven"),
+    type=click.Path(path_type=Path, readable=False),
+    default=config.STATE_DIRECTORY,
     show_default=True,
     metavar="DIR",
     help="Where to keep the node's keys and certificate.",
@@ -169,7 +169,10 @@ def join(
             )
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
         fail("raven-agent", error)
-    click.echo(f"joined cluster {joined.state.cluster} as node {joined.state.node}; next: raven-agent run")
+    there = "" if state_dir == config.STATE_DIRECTORY else f" --state-dir {state_dir}"
+    click.echo(
+        f"joined cluster {joined.state.cluster} as node {joined.state.node}; next: raven-agent run{there}"
+    )
 
 
 def _check_ways(

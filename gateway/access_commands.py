@@ -109,7 +109,7 @@ def policy() -> None:
 
 
 @policy.command(epilog="Exit codes: 0 when the file is good, 2 when it is not.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @output_option
 def check(file: Path, output: str) -> None:
     """Check a policy file before a gateway reads it: one line for each problem, with its place."""

@@ -17,6 +17,7 @@ from typing import Any
 import click
 import msgspec
 
+from raven.config import STATE_DIRECTORY
 from raven.errors import RavenError
 from raven.net.daemon import fail
 from raven.registry.verify_command import verify_command
@@ -25,8 +26,8 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 state_dir_option: Decorator = click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
-    default=Path("/var/lib/raven"),
+    type=click.Path(path_type=Path, readable=False),
+    default=STATE_DIRECTORY,
     show_default=True,
     metavar="DIR",
     help="The gateway's state directory; the gateway may be running.",

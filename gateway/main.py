@@ -101,8 +101,8 @@ def _run(given: dict[str, Any], file: str | None) -> None:
 @cli.command()
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
-    default=Path("/var/lib/raven"),
+    type=click.Path(path_type=Path, readable=False),
+    default=config.STATE_DIRECTORY,
     show_default=True,
     metavar="DIR",
     help="Where to keep this gateway's keys and certificate.",
@@ -136,7 +136,8 @@ def join(state_dir: Path, gateway: str, token: str, advertise: str, name: str | 
         )
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
         fail("raven-gateway", error)
-    click.echo(f"joined as gateway {name or host_name()}; next: raven-gateway run")
+    there = "" if state_dir == config.STATE_DIRECTORY else f" --state-dir {state_dir}"
+    click.echo(f"joined as gateway {name or host_name()}; next: raven-gateway run{there}")
 
 
 def _invite(state_dir: Path, advertise: str) -> None:

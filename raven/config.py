@@ -307,6 +307,9 @@ WG_INTERFACE = option(
 LISTEN = "an address to listen on, as in 0.0.0.0:10262, [::]:10262 or *:10262"
 
 
+STATE_DIRECTORY = Path("/var/lib/raven")  # of a daemon that is not told another
+
+
 class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What both daemons can be told."""
 
@@ -318,7 +321,7 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
             expected="a directory",
             parse=Path,
         ),
-    ] = Path("/var/lib/raven")
+    ] = STATE_DIRECTORY
     pod_cidr: Annotated[
         tuple[str, ...],
         option(

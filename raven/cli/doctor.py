@@ -14,7 +14,7 @@ import trio
 
 from raven.cli import findings
 from raven.cli.client import AGENT_SOCKET, GATEWAY_SOCKET, fail
-from raven.config import Address
+from raven.config import STATE_DIRECTORY, Address
 from raven.diagnosis import agent_host, gateway_host, packet_host
 from raven.diagnosis.finding import Finding
 from raven.diagnosis.own_state import Role, role_of
@@ -23,7 +23,6 @@ from raven.net.proxy import ways_by
 from raven.net.status_socket import SnapshotRequest, ask
 from raven.status import AgentSnapshot, GatewaySnapshot
 
-STATE_DIR = Path("/var/lib/raven")
 _INTERFACES = {"agent": "raven0", "gateway": "raven-gw"}
 _NOTHING = "no daemon answers and there is no state to look at; try --socket, --state-dir or --gateway"
 
@@ -56,7 +55,7 @@ async def _examine(
 ) -> list[Finding]:
     ways = ways_by(proxy, os.environ)
     snapshot, absent = await _snapshot(socket)
-    directory = state_dir or STATE_DIR
+    directory = state_dir or STATE_DIRECTORY
     here: Path | None
     role = role_of(directory)
     if snapshot is not None:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 JSON = click.option(
     "-o",
     "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    help="A table for people, or JSON for programs.",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="For people, or for programs.",
 )
 PROXY = click.option(
     "--proxy",
@@ -62,7 +62,7 @@ def cli(context: click.Context, socket: Path | None, kubeconfig: str | None) -> 
     if context.invoked_subcommand is None:
         if kubeconfig is None:
             raise click.exceptions.NoArgsIsHelpError(context)
-        context.invoke(status, output="table")
+        context.invoke(status, output="text")
 
 
 def _kubeconfig() -> str | None:
@@ -164,7 +164,7 @@ def top(socket: Path | None, interval: float, count: int | None, most: int, outp
     from raven.cli import render, top
 
     if count is None:
-        count = 0 if render.is_terminal() and output == "table" else 1
+        count = 0 if render.is_terminal() and output == "text" else 1
     sys.exit(top.top(socket, interval=interval, count=count, most=most, json=output == "json"))
 
 

@@ -96,7 +96,9 @@ def read_kubeconfig(path: Path, *, context_name: str = "") -> Access:
     try:
         data = path.read_bytes()[: _FILE_MAX + 1]
         config = yaml.safe_load(data.decode()) if len(data) <= _FILE_MAX else None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read this kubeconfig: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not a kubeconfig: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: not a kubeconfig: expected YAML with clusters, users and contexts")

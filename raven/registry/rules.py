@@ -105,7 +105,11 @@ def check_standing(
     A tunnel outlives that its certificate was renewed, but not that it was revoked. RefusedError.
     """
     if not known:
-        raise RefusedError("node-unknown", f"node {node} is not registered here; it has to join again")
+        # A gateway that follows another one has heard of it a second later.
+        raise RefusedError(
+            "node-unknown",
+            f"node {node} is not registered here; unless it joined a moment ago, it has to join again",
+        )
     if certificate is None or certificate.revoked is not None:
         raise RefusedError("certificate-replaced", f"node {node} joined again with another certificate since")
     if certificate.superseded is not None and not connected:

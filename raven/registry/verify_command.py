@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from raven.config import STATE_DIRECTORY
 from raven.errors import RavenError
 
 
@@ -22,8 +23,8 @@ def verify_command(program: str) -> click.Command:
     )
     @click.option(
         "--state-dir",
-        type=click.Path(path_type=Path),
-        default=Path("/var/lib/raven"),
+        type=click.Path(path_type=Path, readable=False),
+        default=STATE_DIRECTORY,
         show_default=True,
         metavar="DIR",
         help="The gateway's state directory; the gateway may be running.",

@@ -51,7 +51,7 @@ async def test_both_ends_show_an_open_stream(tmp_path: Path) -> None:
         await net.join("shop-1")
         async with net.agent("shop-1", "--allow", f"node:{port}") as agent:
             await gateway.connected("shop-1")
-            assert (await _top(gateway, "table")).out == "no streams are open\n"
+            assert (await _top(gateway, "text")).out == "no streams are open\n"
             stream, head = await net.connect(f"shop-1:{port}")
             assert b" 200 " in head
             host, own = stream.socket.getsockname()
@@ -69,7 +69,7 @@ async def test_both_ends_show_an_open_stream(tmp_path: Path) -> None:
                 assert shown["asker"] == f"{host}:{own}"
                 assert shown["bytes_to_target"] == 10_000
                 assert shown["window"] == 256 * 1024
-                assert f"shop-1:{port}" in (await _top(daemon, "table")).out
+                assert f"shop-1:{port}" in (await _top(daemon, "text")).out
             await stream.aclose()
             await until(gateway.gateway_snapshot, lambda now: now.nodes[0].streams == 0, "the stream to end")
             assert json.loads((await _top(gateway, "json")).out) == []

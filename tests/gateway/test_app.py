@@ -14,6 +14,7 @@ import trio
 
 from raven.net.tls import agent_context
 from raven.registry.agent_state import open_agent
+from raven.status import GatewaySnapshot
 from tests.cli.daemon import ravenctl
 from tests.daemons import GATEWAY, Loopback, command, echo, free_port, loopback, running, until
 
@@ -210,8 +211,8 @@ async def test_a_gateway_restart_under_load_loses_nobody(net: Loopback) -> None:
                 stop.set()
 
 
-def _busy(snapshot: object) -> bool:
-    return all(node.streams for node in getattr(snapshot, "nodes"))  # noqa: B009
+def _busy(snapshot: GatewaySnapshot) -> bool:
+    return bool(snapshot.nodes) and all(node.streams for node in snapshot.nodes)
 
 
 async def _hold_agent(net: Loopback, name: str, port: int, stop: trio.Event) -> None:

@@ -63,7 +63,8 @@ async def test_the_first_start_on_a_terminal_tells_how_to_join(net: Loopback) ->
     join = [*AGENT, "join", "--state-dir", str(net.directory / "shop-1")]
     code, out, joined = await trio.to_thread.run_sync(_on_terminal, net, "ready", join)
     assert code == 0, out
-    assert joined == "joined cluster test as node shop-1; next: raven-agent run\n"
+    state = net.directory / "shop-1"
+    assert joined == f"joined cluster test as node shop-1; next: raven-agent run --state-dir {state}\n"
     code, out, _ = await trio.to_thread.run_sync(_on_terminal, net, "ready")
     assert code == 0
     assert "raven1." not in out  # a node has joined: no more tokens on the screen
