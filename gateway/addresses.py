@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 from gateway.options import GatewayOptions
@@ -12,6 +13,14 @@ from raven.registry.follower_state import FollowerFile
 from raven.registry.interface import Registry
 
 ANYWHERE = ("", "0.0.0.0", "::")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether who listens there hears its own machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def host_name() -> str:

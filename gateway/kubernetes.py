@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import trio
 
-from gateway.addresses import ANYWHERE
+from gateway.addresses import ANYWHERE, is_loopback
 from gateway.controllers import networks
 from gateway.controllers.cluster import Cluster
 from gateway.join import ISSUING, certificate_record
@@ -29,7 +29,7 @@ from raven.errors import StateError
 from raven.kube.access import find_access
 from raven.kube.client import Client
 from raven.kube.cluster_info import ClusterInfo
-from raven.kube.conventions import PROXY
+from raven.kube.conventions import PROXY, Doors
 from raven.kube.errors import KubeError
 from raven.kube.gateways import Gateway as SiteGateway
 from raven.names import is_name
@@ -94,6 +94,7 @@ class Kubernetes:
             identity=of.state.name,
             namespace=access.namespace,
             service=options.kubernetes_service,
+            doors=doors(options),
             tunnels=self._tunnels,
             log=self._log,
             signing=(of.state.cluster, self._sign),
@@ -257,6 +258,18 @@ class Kubernetes:
         lane = self._of.network.node_lane(node)
         down = lane.state in ("down", "off")
         return Health(not down, lane.handshake_age_s or float("inf") if down else 0.0)
+
+
+def doors(options: GatewayOptions) -> Doors:
+    """The entries by which others than this machine's own programs come to nodes."""
+    return Doors(
+        https={
+            lead.port: lead.address.port
+            for lead in (*options.names_listen, *options.kubelet_listen)
+            if not is_loopback(lead.address.host)
+        },
+        http=0 if is_loopback(options.oam_listen.host) else options.oam_listen.port,
+    )
 
 
 def absent(record: NodeRecord, *, now: float, up: float) -> Health:

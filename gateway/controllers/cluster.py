@@ -22,7 +22,7 @@ from raven.errors import StateError
 from raven.kube.client import Client
 from raven.kube.cluster_info import ClusterInfo
 from raven.kube.controller import Queue
-from raven.kube.conventions import LEADER_LEASE, NAMESPACE
+from raven.kube.conventions import LEADER_LEASE, NAMESPACE, Doors
 from raven.kube.errors import KubeError
 from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1, GROUP
 from raven.kube.lease import Elector
@@ -57,6 +57,7 @@ class Cluster:
         identity: str,
         namespace: str,
         service: str,
+        doors: Doors,
         tunnels: Measured,
         log: FilteringBoundLogger,
         wall: Callable[[], float] = time.time,
@@ -64,7 +65,8 @@ class Cluster:
         info: Callable[[], ClusterInfo] | None = None,
     ) -> None:
         """`identity` is this gateway's; `namespace` and `service` name the Service of the gateways' pods;
-        `tunnels` is what this gateway has measured of a node's. `signing` is the name of the certificates'
+        `doors` are where it lets O&M in, and all gateways alike; `tunnels` is what it has measured of a
+        node's. `signing` is the name of the certificates'
         cluster and what signs; None leaves certificate requests alone. `info` is what edges that join by
         the API server are told; None publishes nothing.
         """
@@ -73,7 +75,7 @@ class Cluster:
         self.ready = trio.Event()  # set when everything was listed once
         self._missing = ""
         self._identity, self._namespace, self._service = identity, namespace, service
-        self._tunnels, self._log, self._wall = tunnels, log, wall
+        self._doors, self._tunnels, self._log, self._wall = doors, tunnels, log, wall
         self.elector = Elector(
             client,
             namespace=NAMESPACE,
@@ -108,7 +110,7 @@ class Cluster:
         try:
             self.view = view = await self._look()
             self._reconciler = Reconciler(
-                view, self.client, self.recorder, measured=self._measured, wall=self._wall
+                view, self.client, self.recorder, doors=self._doors, measured=self._measured, wall=self._wall
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(view.run)

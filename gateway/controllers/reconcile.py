@@ -25,6 +25,7 @@ from raven.kube.conventions import (
     NODES_CONFIG,
     NODES_KEY,
     TYPE_LABEL,
+    Doors,
 )
 from raven.kube.errors import KubeError
 from raven.kube.gateways import GATEWAYS_V1ALPHA1, Endpoint, Gateway, GatewayStatus
@@ -45,10 +46,17 @@ class Reconciler:
     """One reconcile a call; `measured` is what tunnels and pods show of a node."""
 
     def __init__(
-        self, view: View, client: Client, recorder: Recorder, *, measured: Measured, wall: Callable[[], float]
+        self,
+        view: View,
+        client: Client,
+        recorder: Recorder,
+        *,
+        doors: Doors,
+        measured: Measured,
+        wall: Callable[[], float],
     ) -> None:
         self._view, self._client, self._recorder = view, client, recorder
-        self._measured, self._wall = measured, wall
+        self._doors, self._measured, self._wall = doors, measured, wall
 
     async def __call__(self, key: Key) -> None:
         match key.what:
@@ -75,6 +83,7 @@ class Reconciler:
                 known=view.nodes.get,
                 blocks=view.blocks_of,
                 lanes=view.lanes,
+                doors=self._doors,
                 held=view.claims,
                 measured=self._measured,
                 load_balancers=view.load_balancers(name),
@@ -138,7 +147,8 @@ class Reconciler:
     async def _internal(self) -> None:
         view = self._view
         held = view.services.get(f"{NAMESPACE}/{INTERNAL_SERVICE}")
-        wanted = services.internal(view.gateways.objects.values(), view.lanes, view.nodes.get, self._serves)
+        gateways = view.gateways.objects.values()
+        wanted = services.internal(gateways, view.lanes, self._doors, view.nodes.get, self._serves)
         if wanted is not None:
             await self._service(held, wanted)
         elif held is not None:

@@ -21,7 +21,6 @@ from raven.kube.conventions import (
     DISCARD,
     ENDPOINT_LABEL,
     GATEWAY_LABEL,
-    INSECURE_PORT,
     INTERNAL_SERVICE,
     LOAD_BALANCER,
     MANAGED_BY_LABEL,
@@ -30,10 +29,10 @@ from raven.kube.conventions import (
     PROTOCOLS,
     PROXY,
     PUBLIC_IP,
-    SECURE_PORT,
     SERVICE_NAME_LABEL,
     SERVICE_PREFIXES,
     TYPE_LABEL,
+    Doors,
     Lanes,
     address_of,
     port_of,
@@ -104,14 +103,14 @@ def service_name(prefix: str, site: str, node: str) -> str:
 
 
 def internal(
-    gateways: Iterable[Gateway], lanes: Lanes, node_of: NodeOf, serves: Serves = _everybody
+    gateways: Iterable[Gateway], lanes: Lanes, doors: Doors, node_of: NodeOf, serves: Serves = _everybody
 ) -> Wanted | None:
-    """The internal proxy Service; None where no Gateway is exposed, or the proxy is switched off."""
+    """The internal proxy Service; None where it would have no port, or the proxy is switched off."""
     exposed = sorted(
         (one for one in gateways if one.spec.expose_type in (PUBLIC_IP, LOAD_BALANCER)),
         key=lambda one: one.metadata.name,
     )
-    ports = _internal_ports(exposed)
+    ports = _internal_ports(exposed, doors)
     if not lanes.proxy or not ports:
         return None
     nodes = [
@@ -127,19 +126,45 @@ def internal(
     return Wanted(service, _slices(service, sorted(set(nodes)), node_of, serves))
 
 
-def _internal_ports(exposed: Iterable[Gateway]) -> list[ServicePort]:
-    """The ports that any of them names; one that is named as both is secure, since it is the kubelet's."""
+def _internal_ports(exposed: Iterable[Gateway], doors: Doors) -> list[ServicePort]:
+    """The ports that any of them names, where there is a door for it: one that led through another's would end
+    at another port of the node. One that is named as both is secure, since it is the kubelet's.
+    """
     found: dict[int, ServicePort] = {}
     for gateway in exposed:
         config = gateway.spec.proxy_config
-        for scheme, texts, target in (
-            ("https", config.proxy_https_port, SECURE_PORT),
-            ("http", config.proxy_http_port, INSECURE_PORT),
-        ):
-            for port in filter(None, map(parse_port, split_ports(texts))):
-                if port not in found or scheme == "https":
-                    found[port] = ServicePort(port=port, name=f"{scheme}-{port}", target_port=target)
+        for port in _ports(config.proxy_http_port):
+            if doors.http and port not in found:
+                found[port] = ServicePort(port=port, name=f"http-{port}", target_port=doors.http)
+        for port in _ports(config.proxy_https_port):
+            if port in doors.https:
+                found[port] = ServicePort(port=port, name=f"https-{port}", target_port=doors.https[port])
     return [found[port] for port in sorted(found)]
+
+
+def without_a_door(gateway: Gateway, doors: Doors) -> tuple[list[str], list[str]]:
+    """Sentences on the ports it names that the internal Service does not have: wrong ones, and mere notes.
+
+    A note is what most clusters never use, and the CRD names by default.
+    """
+    if gateway.spec.expose_type not in (PUBLIC_IP, LOAD_BALANCER):
+        return [], []
+    config = gateway.spec.proxy_config
+    wrong = [
+        f"proxyConfig.proxyHTTPSPort {port}: left out, the gateways have no names_listen that leads to it"
+        for port in _ports(config.proxy_https_port)
+        if port not in doors.https
+    ]
+    plain = ", ".join(map(str, _ports(config.proxy_http_port)))
+    if doors.http or not plain:
+        return wrong, []
+    return wrong, [
+        f"proxyConfig.proxyHTTPPort {plain}: left out, the gateways' oam_listen is for their own machines"
+    ]
+
+
+def _ports(texts: str) -> list[int]:
+    return [port for port in map(parse_port, split_ports(texts)) if port is not None]
 
 
 def _slices(

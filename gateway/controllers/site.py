@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.controllers import problems
 from gateway.controllers.problems import Claim
+from gateway.controllers.services import without_a_door
 from raven.errors import PeerError
 from raven.kube.conventions import (
     ENABLE_PROXY,
@@ -23,6 +24,7 @@ from raven.kube.conventions import (
     PROXY,
     PUBLIC_IP,
     TUNNEL,
+    Doors,
     Lanes,
     address_of,
     port_of,
@@ -50,6 +52,7 @@ class Facts:
     known: Callable[[str], Node | None]  # any node of the cluster, by name
     blocks: Callable[[str], Iterable[BlockAffinity]]  # Calico's, by node
     lanes: Lanes
+    doors: Doors
     held: Mapping[Claim, str]  # public ports: the Gateway they belong to
     measured: Measured
     load_balancers: Mapping[tuple[str, str], str]  # node and type: the address that its Service was given
@@ -72,6 +75,8 @@ def site_status(facts: Facts, *, now: float) -> GatewayStatus:
                 missing.append(_why_missing(facts, type, len(chosen), replicas))
     said += problems.taken(gateway, facts.held).values()
     said += _strangers(facts)
+    wrong, notes = without_a_door(gateway, facts.doors)
+    said += wrong
     said += _undialled(gateway, active)
     infos = []
     for node in sorted(facts.nodes, key=lambda node: node.metadata.name):
@@ -87,7 +92,7 @@ def site_status(facts: Facts, *, now: float) -> GatewayStatus:
         conditions=tuple(
             _condition(gateway.status.conditions, type, good, reason, message, generation, now)
             for type, good, reason, message in (
-                ("Accepted", not said, "Problems" if said else "Valid", _joined(said)),
+                ("Accepted", not said, "Problems" if said else "Valid", _joined(said + notes)),
                 ("Ready", not missing, "NoEndpoint" if missing else "Active", _joined(missing)),
                 ("Connected", *_connected(facts, active)),
             )

@@ -21,7 +21,7 @@ PROXY, TUNNEL = "proxy", "tunnel"
 PUBLIC_IP, LOAD_BALANCER = "PublicIP", "LoadBalancer"
 DEFAULT_PORTS = {PROXY: 10262, TUNNEL: 4500}
 PROTOCOLS = {PROXY: "TCP", TUNNEL: "UDP"}
-SECURE_PORT, INSECURE_PORT = 10263, 10264  # O&M by TLS server name, O&M as an HTTP proxy
+SECURE_PORT, INSECURE_PORT = 10263, 10264  # O&M by TLS server name, to kubelets; O&M by HTTP
 
 LEADER_LEASE = "raven-gateway"  # ours, in the same namespace: who of the gateways acts for all
 CONFIG = "raven-cfg"
@@ -43,6 +43,13 @@ class Lanes(NamedTuple):
 
     def is_on(self, type: str) -> bool:
         return self.proxy if type == PROXY else self.tunnel
+
+
+class Doors(NamedTuple):
+    """The gateways' ports that stand for ports of the nodes. TLS says no port, so each needs a door of its own."""
+
+    https: Mapping[int, int]  # a port of the nodes: ours
+    http: int = 0  # for all ports of the nodes; 0 for none
 
 
 def lanes(config: ConfigMap | None) -> Lanes:

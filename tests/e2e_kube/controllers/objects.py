@@ -241,6 +241,7 @@ class KubeGateway:
         self.directory = self._machine.directory / name
         self.socket = Path(f"{self.directory}.sock")
         self.oam = f"127.0.0.1:{port + 2}"
+        self.names = {10250: port + 3, 9100: port + 4}  # of its ports, by those of the nodes
         self._kubeconfig, self._under = kubeconfig, under
         self.process: Process | None = None
 
@@ -251,6 +252,7 @@ class KubeGateway:
             *("raven-gateway", "run", "--no-packets", "--state-dir", str(self.directory)),
             *("--name", self.name, "--socket", str(self.socket), "--metrics-listen", "off"),
             *("--agents-listen", self.agents, "--advertise", self.agents, "--oam-listen", self.oam),
+            *(f"--names-listen=0.0.0.0:{own}={port}" for port, own in self.names.items()),
             *("--kubernetes-enabled", "--kubernetes-kubeconfig", str(self._kubeconfig)),
             name=f"raven-gateway@{self.name}",
         )

@@ -47,20 +47,25 @@ def test_the_internal_service_and_the_names_of_nodes(objects: Objects, leader: K
     _cloud(objects)
     _leads_to(objects, "192.0.2.1", "192.0.2.2")
     service = objects.api.get(f"{SYSTEM}/services/{INTERNAL}")
+    # What the CRD has by default, each port with a door of its own. HTTP has one on loopback here, so none.
     assert [(one["name"], one["port"], one["targetPort"]) for one in service["spec"]["ports"]] == [
-        ("https-9100", 9100, 10263),
-        ("http-9445", 9445, 10264),
-        ("https-10250", 10250, 10263),
-        ("http-10255", 10255, 10264),
-    ]  # what the CRD has by default
+        ("https-9100", 9100, leader.names[9100]),
+        ("https-10250", 10250, leader.names[10250]),
+    ]
     (slice,) = objects.slices(INTERNAL)
     assert slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "raven.openyurt.io"
     assert {(one["name"], one["port"]) for one in slice["ports"]} == {
-        ("https-9100", 10263),
-        ("http-9445", 10264),
-        ("https-10250", 10263),
-        ("http-10255", 10264),
+        ("https-9100", leader.names[9100]),
+        ("https-10250", leader.names[10250]),
     }
+    (accepted,) = [one for one in objects.status("cloud")["conditions"] if one["type"] == "Accepted"]
+    assert (accepted["status"], "10255, 9445: left out" in accepted["message"]) == ("True", True)
+    objects.api.merge(f"{GATEWAYS}/cloud", {"spec": {"proxyConfig": {"proxyHTTPSPort": "10250,9999"}}})
+    wait_until(
+        lambda: any("9999: left out" in said for _, said in objects.events("cloud")),
+        what="the port that leads nowhere to be told",
+        seconds=SECONDS,
+    )
     wanted = {
         "e1": service["spec"]["clusterIP"],
         "c1": "192.0.2.1",

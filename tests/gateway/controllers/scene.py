@@ -12,7 +12,7 @@ import trio
 from gateway.controllers.cluster import Cluster
 from raven import log
 from raven.kube.cluster_info import ClusterInfo
-from raven.kube.conventions import ENABLE_PROXY, ENABLE_TUNNEL, GATEWAY_LABEL
+from raven.kube.conventions import ENABLE_PROXY, ENABLE_TUNNEL, GATEWAY_LABEL, Doors
 from raven.kube.gateways import (
     GATEWAYS,
     Endpoint,
@@ -94,6 +94,7 @@ class Scene:
         self.api = FakeApi()
         self.health: dict[tuple[str, str], Health] = {}
         self.wall = 1.8e9
+        self.doors = Doors({10250: 10263}, 10264)
         self.info: Callable[[], ClusterInfo] | None = None  # what joining edges are told
         for one in (switches(), *objects):
             self.add(one)
@@ -111,6 +112,7 @@ class Scene:
             identity=identity,
             namespace="kube-system",
             service="raven-gateway",
+            doors=self.doors,
             tunnels=lambda node, type: self.health.get((node, type)),
             log=log.get("test"),
             wall=lambda: self.wall + trio.current_time(),

@@ -13,13 +13,15 @@ from gateway.controllers.services import (
     internal,
     service_as_wanted,
     service_name,
+    without_a_door,
 )
-from raven.kube.conventions import Lanes
+from raven.kube.conventions import Doors, Lanes
 from raven.kube.gateways import Gateway, GatewayStatus
 from raven.kube.resources import ServicePort
 from tests.gateway.controllers.scene import gateway, node, proxy, tunnel
 
 ON = Lanes(True, True)
+DOORS = Doors({10250: 10263, 9100: 10274}, 10264)
 
 
 @pytest.mark.parametrize("site", ["a", "shop.example.com", "x" * 253, "-".join("ab" * 40)])
@@ -38,7 +40,7 @@ def active(one: Gateway) -> Gateway:
 def test_both_families_have_a_slice() -> None:
     nodes = {"a": node("a", address="192.0.2.1"), "b": node("b", address="2001:db8::1"), "c": node("c")}
     one = active(gateway("g", proxy("a"), proxy("b"), proxy("c"), proxy("ghost"), expose="PublicIP"))
-    wanted = internal([one], ON, nodes.get)
+    wanted = internal([one], ON, DOORS, nodes.get)
     assert wanted is not None
     found = {slice.address_type: [end.node_name for end in slice.endpoints] for slice in wanted.slices}
     assert found == {"IPv4": ["a"], "IPv6": ["b"]}
@@ -49,7 +51,7 @@ def test_both_families_have_a_slice() -> None:
 
 
 def test_nobody_behind_it_leaves_an_empty_slice() -> None:
-    wanted = internal([gateway("g", proxy("a"), expose="PublicIP")], ON, lambda name: None)
+    wanted = internal([gateway("g", proxy("a"), expose="PublicIP")], ON, DOORS, lambda name: None)
     assert wanted is not None
     assert [slice.endpoints for slice in wanted.slices] == [()]
 
@@ -63,7 +65,7 @@ def test_nobody_behind_it_leaves_an_empty_slice() -> None:
     ],
 )
 def test_no_internal_service(one: Gateway, lanes: Lanes) -> None:
-    assert internal([one], lanes, lambda name: None) is None
+    assert internal([one], lanes, DOORS, lambda name: None) is None
 
 
 def test_a_port_named_twice_is_there_once_and_secure() -> None:
@@ -71,10 +73,32 @@ def test_a_port_named_twice_is_there_once_and_secure() -> None:
         gateway("a", expose="PublicIP", http="10250, 9100", https=""),
         gateway("b", expose="LoadBalancer", http="9100", https="10250"),
     ]
-    wanted = internal(gateways, ON, lambda name: None)
+    wanted = internal(gateways, ON, DOORS, lambda name: None)
     assert wanted is not None
     ports = [(port.name, port.target_port) for port in wanted.service.spec.ports]
     assert ports == [("http-9100", 10264), ("https-10250", 10263)]
+
+
+def test_each_port_of_the_nodes_has_a_door_of_its_own() -> None:
+    """TLS names a node and no port: what comes in at the kubelets' door ends at a kubelet."""
+    one = gateway("a", expose="PublicIP", http="9445", https="10250,9100,9999")
+    for doors, expected in (
+        (DOORS, [("https-9100", 10274), ("http-9445", 10264), ("https-10250", 10263)]),
+        (Doors({10250: 10263}), [("https-10250", 10263)]),
+    ):
+        wanted = internal([one], ON, doors, lambda name: None)
+        assert wanted is not None
+        assert [(port.name, port.target_port) for port in wanted.service.spec.ports] == expected
+    assert internal([one], ON, Doors({}), lambda name: None) is None
+
+
+def test_a_port_without_a_door_is_told() -> None:
+    one = gateway("a", expose="PublicIP", http="9445", https="10250,9999")
+    wrong, notes = without_a_door(one, DOORS)
+    assert ["9999" in sentence for sentence in wrong] == [True]
+    assert notes == []
+    assert "9445: left out" in without_a_door(one, Doors({}))[1][0]
+    assert without_a_door(gateway("a", https="9999"), DOORS) == ([], [])  # nobody is led to it
 
 
 def test_only_load_balancers_have_services_of_their_own() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.controllers.problems import claims
 from gateway.controllers.site import Facts, node_info, pod_networks, site_status
-from raven.kube.conventions import EXTRA_CIDRS, Lanes
+from raven.kube.conventions import EXTRA_CIDRS, Doors, Lanes
 from raven.kube.gateways import Gateway, GatewayStatus
 from raven.kube.objects import Meta
 from raven.kube.resources import BlockAffinity, BlockAffinitySpec, Node
@@ -78,6 +78,7 @@ def facts(
         known=named.get,
         blocks=lambda name: [],
         lanes=lanes,
+        doors=Doors({10250: 10263}),
         held=claims([one]),
         measured=lambda node, type: health.get((node, type)),
         load_balancers={},
