@@ -63,7 +63,7 @@ class Oam:
             standing=self.identities.standing,
             each_max=options.oam_each_max,
         )
-        self.proxy = HttpProxy(requests=self.requests, identify=self.identities.by_token)
+        self.proxy = HttpProxy(requests=self.requests, identify=self.identities.by_token, name=state.name)
         self._context: ssl.SSLContext | None = None
         if options.oam_tls_listen is not None:
             self.renew_context()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -40,7 +40,15 @@ from raven.oam.target import Route, find_route
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
-Identify = Callable[[RequestHead, Asker], Asker]  # what the head's credentials add; Refusal "bad-credentials"
+
+class Identify(Protocol):
+    """The asker, with what the head's credentials add; Refusal "bad-credentials"."""
+
+    def __call__(self, request: RequestHead, asker: Asker, *, for_us: bool) -> Asker: ...
+
+
+def _as_it_comes(request: RequestHead, asker: Asker, *, for_us: bool) -> Asker:
+    return asker
 
 
 class _Then(Enum):
@@ -57,9 +65,11 @@ class _Then(Enum):
 class HttpProxy:
     """The proxy on one port or several; `serve` runs once for each connection."""
 
-    def __init__(self, *, requests: Requests, identify: Identify = lambda request, asker: asker) -> None:
+    def __init__(self, *, requests: Requests, identify: Identify = _as_it_comes, name: str = "") -> None:
+        """`name` is the gateway's own: a Host header with it asks for the gateway's pages."""
         self._requests = requests
         self._identify = identify
+        self._name = name
         self._log = log.get("proxy")
         self._idle: set[trio.CancelScope] = set()
         self.arrivals = Arrivals()
@@ -128,8 +138,9 @@ class HttpProxy:
                 return _Then.CLOSE
             greeted()
             record = self._requests.new(asker, request.method)
-            record.asker = self._identify(request, asker)
-            return await self._dispatch(stream, buffer, request, record)
+            route = self._find_route(stream, request, record)
+            record.asker = self._identify(request, asker, for_us=route is None)
+            return await self._dispatch(stream, buffer, request, route, record)
         except Refusal as refusal:
             record.refused(refusal)
             self._requests.refused[refusal.reason] += 1
@@ -154,9 +165,13 @@ class HttpProxy:
             self._idle.discard(idle)
 
     async def _dispatch(
-        self, stream: trio.abc.HalfCloseableStream, buffer: HeadBuffer, request: RequestHead, record: Request
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        buffer: HeadBuffer,
+        request: RequestHead,
+        route: Route | None,
+        record: Request,
     ) -> _Then:
-        route = self._find_route(stream, request, record)
         if route is None:
             page = find_page(request, self._pages(record.asker))
             keep = request.persistent and request.body == 0 and not self.leaving
@@ -234,7 +249,9 @@ class HttpProxy:
     ) -> Route | None:
         """Where a request goes, None for the gateway's own pages; Refusal."""
         raven_node = [value.decode("latin-1") for value in request.values(b"raven-node")]
-        return find_route(request.method, request.target, raven_node, self._requests.is_node)
+        hosts = [value.decode("latin-1") for value in request.values(b"host")]
+        host = hosts[0] if len(hosts) == 1 and hosts[0].partition(":")[0].lower() != self._name else ""
+        return find_route(request.method, request.target, raven_node, self._requests.is_node, host=host)
 
     async def _open(self, record: Request) -> trio.abc.HalfCloseableStream:
         """A stream to the target of the request; Refusal."""

@@ -63,14 +63,14 @@ class Identities:
         self._check(peer.serial, "certificate")
         return asker
 
-    def by_token(self, request: RequestHead, asker: Asker) -> Asker:
+    def by_token(self, request: RequestHead, asker: Asker, *, for_us: bool) -> Asker:
         """The asker with the name of the access token in the head, if there is one.
 
         Refusal "bad-credentials". A program that cannot speak to proxies sends Authorization to the gateway's
-        own pages.
+        own pages; `for_us` tells those. Elsewhere that header is the target's.
         """
         values = request.values(b"proxy-authorization")
-        if not values and request.target.startswith("/"):
+        if not values and for_us:
             values = request.values(b"authorization")
         if not values:
             return asker

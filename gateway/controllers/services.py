@@ -127,8 +127,8 @@ def internal(
 
 
 def _internal_ports(exposed: Iterable[Gateway], doors: Doors) -> list[ServicePort]:
-    """The ports that any of them names, where there is a door for it: one that led through another's would end
-    at another port of the node. One that is named as both is secure, since it is the kubelet's.
+    """The ports that any of them names, where there is a door for it: through another's one would come to
+    another port of the node. One that is named as both is secure, since it is the kubelet's.
     """
     found: dict[int, ServicePort] = {}
     for gateway in exposed:

@@ -46,7 +46,7 @@ class Lanes(NamedTuple):
 
 
 class Doors(NamedTuple):
-    """The gateways' ports that stand for ports of the nodes. TLS says no port, so each needs a door of its own."""
+    """The gateways' ports that stand for ports of the nodes; TLS says no port, so each has one of its own."""
 
     https: Mapping[int, int]  # a port of the nodes: ours
     http: int = 0  # for all ports of the nodes; 0 for none

@@ -1,8 +1,8 @@
 """From a request's target to the node, host and port it asks for.
 
-A target is `NODE:PORT`, or `HOST:PORT` behind a node that the header Raven-Node, the query's `nodeName` or
-the authority `HOST.via.NODE:PORT` names. Nothing here knows who is connected; the caller says which names are
-nodes.
+A target is `NODE:PORT`, in the request's target or its Host header, or `HOST:PORT` behind a node that the
+header Raven-Node, the query's `nodeName` or the authority `HOST.via.NODE:PORT` names. Nothing here knows who
+is connected; the caller says which names are nodes.
 """
 
 import ipaddress
@@ -47,19 +47,28 @@ class Route:
 
 
 def find_route(
-    method: str, request_target: str, raven_node: Sequence[str], is_node: Callable[[str], bool]
+    method: str,
+    request_target: str,
+    raven_node: Sequence[str],
+    is_node: Callable[[str], bool],
+    *,
+    host: str = "",
 ) -> Route | None:
-    """The route of a request, None for the gateway's own pages (origin-form).
+    """The route of a request, None for the gateway's own pages.
 
     `raven_node` are the values of the header of that name. Raises Refusal "bad-target". An authority that is
     a node's own name is overridden by another node that the header or the query names, port kept; any other
     host stands behind that node. The query is looked at, and changed, only when nothing else names a node.
+    Origin-form is for a node where `host`, the header, is a node's name: its name has led the asker here.
     """
     if method == "CONNECT":
         host, port = _parse_authority(request_target, None)
         return Route(_find_target(host, port, _one(raven_node, "header Raven-Node"), is_node))
     if request_target.startswith("/"):
-        return None
+        named = _AUTHORITY.fullmatch(host)
+        if named is None or not is_node((named[2] or "").lower().removesuffix(".")):
+            return None
+        request_target = f"http://{host}{request_target}"
     match = _ABSOLUTE.fullmatch(request_target)
     if match is None:
         raise Refusal(
@@ -75,8 +84,8 @@ def find_route(
     node = _one(raven_node, "header Raven-Node")
     via = not node and VIA in host and not is_node(host)
     if not node and not via:
-        query, named = _take_node_name(query)
-        node = _one(named, "query parameter nodeName")
+        query, names = _take_node_name(query)
+        node = _one(names, "query parameter nodeName")
     target = _find_target(host, port, node, is_node)
     if not path:
         # RFC 9112 section 3.2.4: the asterisk-form of OPTIONS is an absolute URL without path to a proxy.

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from gateway.oam_connect import HttpProxy
 from gateway.tunnels import Offline
 from raven.control.messages import OpenRequest
 from raven.errors import StateError
@@ -326,6 +327,24 @@ async def test_own_pages() -> None:
         assert (await s.ask(b"POST /sd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).startswith(
             b"HTTP/1.1 405 "
         )
+
+
+async def test_a_node_is_asked_as_if_its_name_had_led_to_it() -> None:
+    """As clients do that resolve nodes' names by a hosts file, and know of no proxy."""
+    seen: list[bytes] = []
+    async with (
+        site(nodes=("edge1", "edge2", "gw")) as s,
+        target(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", seen)) as port,
+    ):
+        s.proxy = HttpProxy(requests=s.requests, name="gw")
+        for host, query in ((b"edge1", b""), (b"nobody", b""), (b"gw", b""), (b"edge1", b"?nodeName=edge2")):
+            line = b"GET /sd" + query + b" HTTP/1.1\r\n"
+            await s.ask(
+                line + b"Host: %s:%d\r\nAuthorization: Bearer x\r\nConnection: close\r\n\r\n" % (host, port)
+            )
+        assert [head.partition(b"\r\n")[0] for head in seen] == [b"GET /sd HTTP/1.1"] * 2
+        assert all(b"\r\nAuthorization: Bearer x\r\n" in head for head in seen), "it is the node's"
+        assert [line.node for line in s.audit if line.verdict == "allowed"] == ["edge1", "edge2"]
 
 
 # Draining -----------------------------------------------------------------------------------------

@@ -95,6 +95,20 @@ def test_origin_form_is_for_the_gateway_itself() -> None:
     assert route("GET", "//edge1/") is None
 
 
+@pytest.mark.parametrize(
+    ("host", "target", "expected"),
+    [
+        ("edge1:9445", "/metrics", Route(Target("edge1", "", 9445), "/metrics", "edge1:9445")),
+        ("EDGE1.", "/sd?a=1", Route(Target("edge1", "", 80), "/sd?a=1", "EDGE1.")),
+        ("edge1:9445", "/a?nodeName=edge2&b", Route(Target("edge2", "", 9445), "/a?b", "edge1:9445")),
+        ("edge1:9445", "//edge2/", Route(Target("edge1", "", 9445), "//edge2/", "edge1:9445")),
+        *((host, "/sd", None) for host in ("gateway:10264", "10.0.0.1", "[::1]:80", "u:p@edge1", "", "/")),
+    ],
+)
+def test_a_path_is_for_the_node_whose_name_led_here(host: str, target: str, expected: Route | None) -> None:
+    assert find_route("GET", target, [], NODES.__contains__, host=host) == expected
+
+
 NO_AUTHORITY = [
     *("", "edge1", "edge1:", "edge1:0", "edge1:65536", "edge1:080000", "edge1:8o", "edge1:80/", ":80", "/x"),
     *("http://edge1:80", "a b:80", "u:p@edge1:80", "é:80", "[::1:80", "fd00::1:80", "[edge1]:80"),
