@@ -21,6 +21,8 @@ from raven.kube.conventions import (
     ENDPOINT_LABEL,
     INTERNAL_SERVICE,
     LOAD_BALANCER,
+    MANAGED_BY_LABEL,
+    MANAGER,
     NAMESPACE,
     NODES_CONFIG,
     NODES_KEY,
@@ -29,7 +31,7 @@ from raven.kube.conventions import (
 )
 from raven.kube.errors import KubeError
 from raven.kube.gateways import GATEWAYS_V1ALPHA1, Endpoint, Gateway, GatewayStatus
-from raven.kube.objects import Meta
+from raven.kube.objects import Kind, Meta
 from raven.kube.recorder import Recorder
 from raven.kube.resources import (
     CONFIG_MAPS,
@@ -171,12 +173,24 @@ class Reconciler:
                 one = services.as_v1beta1(one)
             found = left.pop(one.metadata.name, None)
             if found is None:
-                view.slices.took(await self._client.create(view.slice_kind, one))
+                view.slices.took(await self._create_slice(view.slice_kind, one))
             else:
                 new = services.slice_as_wanted(found, one)
                 view.slices.took(await self._client.patch(view.slice_kind, found, new))
         for slice in left.values():
             await self._client.delete(view.slice_kind, slice)
+
+    async def _create_slice(self, kind: Kind[EndpointSlice], slice: EndpointSlice) -> EndpointSlice:
+        try:
+            return await self._client.create(kind, slice)
+        except KubeError as error:
+            if error.reason != "exists":
+                raise
+            # Ours are followed by their label; to take over another's would be a fight with whoever made it.
+            raise KubeError(
+                "exists",
+                f"{error}; one without the label {MANAGED_BY_LABEL}={MANAGER} is not ours: delete it",
+            ) from error
 
     async def _remove(self, service: Service) -> None:
         view = self._view

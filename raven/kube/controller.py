@@ -1,12 +1,14 @@
 """A queue of keys to reconcile: each once however often it was added, never twice at a time, failures later.
 
 Level-triggered: a key says "look at this again", not what happened to it. A key whose reconcile fails comes
-back after a pause of its own that grows; one that was added meanwhile comes back at once.
+back after a pause of its own that grows, and so does one that meets conflicts for long; one that was added
+meanwhile comes back at once.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -20,6 +22,7 @@ K = TypeVar("K", bound=Hashable)
 WORKERS = 4  # reconciles at a time: enough to hide the API server's latency, few enough for its fair share
 PAUSE, PAUSE_MAX = 1.0, 60.0  # seconds before a failed key's next turn: the first, doubled, the longest
 CONFLICT_PAUSE = 0.2  # seconds: somebody else wrote; their write is on its way to our cache
+CONFLICTS = 5  # in a row that are so explained: a second, longer than a watch that works takes
 
 
 class Queue(Generic[K]):
@@ -39,6 +42,7 @@ class Queue(Generic[K]):
         self._later: dict[K, float] = {}  # trio.current_time() when it is due
         self._busy: set[K] = set()
         self._pauses: dict[K, float] = {}
+        self._conflicts: Counter[K] = Counter()  # in a row
         self._news = trio.Event()
 
     def add(self, key: K, *, after: float = 0.0) -> None:
@@ -70,6 +74,7 @@ class Queue(Generic[K]):
                 await self._reconcile(key)
                 self.done += 1
                 self._pauses.pop(key, None)
+                self._conflicts.pop(key, None)
                 if self.problems.pop(key, None):
                     self._log.info("reconciled after failures", key=str(key))
             except KubeError as error:
@@ -84,8 +89,11 @@ class Queue(Generic[K]):
 
     def _failed(self, key: K, error: KubeError) -> None:
         if error.reason in ("conflict", "exists"):
-            self.add(key, after=CONFLICT_PAUSE * (0.5 + self._jitter()))
-            return
+            self._conflicts[key] += 1
+            if self._conflicts[key] <= CONFLICTS:
+                self.add(key, after=CONFLICT_PAUSE * (0.5 + self._jitter()))
+                return
+            # What is in the way never comes to our cache: we may not follow it, or it lacks our label.
         if str(error) != self.problems.get(key):
             self._log.warning("reconcile", key=str(key), why=str(error))
         self._again(key, str(error), error.retry_after or PAUSE)

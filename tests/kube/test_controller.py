@@ -107,6 +107,27 @@ async def test_a_conflict_is_no_problem_and_comes_back_soon(autojump_clock: trio
         nursery.cancel_scope.cancel()
 
 
+async def test_conflicts_without_end_are_a_problem_and_come_ever_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    work = Work()
+    work.fail = KubeError("exists", "somebody else's is there")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work.queue.run)
+        work.queue.add("a")
+        await trio.sleep(600)
+        assert len(work.times) < 30
+        assert work.queue.problems == {"a": "somebody else's is there"}
+        work.fail = None
+        await trio.sleep(PAUSE_MAX * 2)
+        assert work.queue.problems == {}
+        work.fail = KubeError("conflict", "somebody else wrote")
+        work.queue.add("a")
+        await trio.sleep(3)
+        assert work.queue.problems == {}  # counted anew
+        nursery.cancel_scope.cancel()
+
+
 async def test_one_that_fails_holds_up_nobody(autojump_clock: trio.testing.MockClock) -> None:
     work = Work()
     original = work.reconcile

@@ -329,6 +329,54 @@ async def test_a_verb_taken_away_is_named_and_tried_again(autojump_clock: trio.t
         assert cluster.problems() == []
 
 
+async def test_a_slice_of_somebody_elses_is_named_and_left(autojump_clock: trio.testing.MockClock) -> None:
+    scene = Scene(*CLOUD)
+    key = f"kube-system/{INTERNAL_SERVICE}"
+    scene.api.add(
+        SLICES,
+        EndpointSlice(metadata=Meta(name=INTERNAL_SERVICE, namespace="kube-system"), address_type="IPv4"),
+    )
+    async with scene.running() as cluster:
+        await trio.sleep(600)
+        assert len(scene.writes()) < 40
+        assert any(f"{INTERNAL_SERVICE}" in one and "not ours" in one for one in cluster.problems())
+        assert not scene.api.objects["endpointslices", key].get("endpoints")
+        # Once it has the label, it is seen, and kept like any other.
+        label = {"endpointslice.kubernetes.io/managed-by": "raven.openyurt.io"}
+        scene.api.change(
+            "endpointslices",
+            key,
+            {"metadata": {"labels": {**label, "kubernetes.io/service-name": INTERNAL_SERVICE}}},
+        )
+        await scene.settle()
+        assert addresses(scene) == ["192.0.2.1", "192.0.2.2"]
+        assert cluster.problems() == []
+
+
+async def test_a_watch_taken_away_while_others_write_is_no_hot_loop(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    scene = Scene(*EDGE)
+    async with scene.running() as cluster:
+
+        def forbid(request: httpx.Request) -> httpx.Response | None:
+            wrong = request.method == "GET" and request.url.path.endswith("/gateways")
+            return refusal(403, "Forbidden", "cannot watch gateways") if wrong else None
+
+        scene.api.fault = forbid
+        scene.api.cut()
+        scene.api.change("gateways", "shop", {"metadata": {"labels": {"a": "b"}}})
+        scene.api.change("nodes", "e1", {"status": {"conditions": []}})
+        before = len(scene.writes())
+        await trio.sleep(600)
+        assert len(scene.writes()) - before < 30
+        assert any("site shop" in problem for problem in cluster.problems())
+        scene.api.fault = None
+        await trio.sleep(180)
+        assert scene.active("shop") == [("e2", "tunnel")]
+        assert cluster.problems() == []
+
+
 async def test_v1alpha1_alone_is_read_and_never_written(autojump_clock: trio.testing.MockClock) -> None:
     scene = Scene(node("e1", "old"))
     del scene.api.served["/apis/raven.openyurt.io/v1beta1"]
