@@ -96,6 +96,9 @@ async def _watches(client: Client, said: Answers) -> None:
     page = await client.list(CONFIG_MAPS, namespace=NAMESPACE, selector=SELECTOR)
     made = await client.create(CONFIG_MAPS, _named("w", a="1"))
     changed = await client.patch(CONFIG_MAPS, made, msgspec.structs.replace(made, data={"a": "2"}))
+    for label in (None, "no", "yes"):  # it leaves the selector, and comes back
+        labels = {"metadata": {"labels": {"raven-conversation": label}}}
+        changed = await client.merge(CONFIG_MAPS, changed, labels)
     await client.delete(CONFIG_MAPS, changed)
     seen: list[list[str]] = []
     version = ""

@@ -43,7 +43,8 @@ class FakeApi(httpx.AsyncBaseTransport):
     def __init__(self) -> None:
         self.version = 1
         self.objects: dict[tuple[str, str], JSON] = {}  # (plural, key): object
-        self.history: list[tuple[int, str, str, JSON]] = []  # version, event, plural, object
+        # Version, event, plural, object, and what it was before.
+        self.history: list[tuple[int, str, str, JSON, JSON | None]] = []
         self.oldest = 0  # versions before this one are Gone
         self.served = {path: list(names) for path, names in DISCOVERY.items()}
         self.fault: Fault | None = None
@@ -153,8 +154,7 @@ class FakeApi(httpx.AsyncBaseTransport):
         return self._write(plural, body, event="ADDED")
 
     def _write(self, plural: str, new: JSON, *, event: str = "MODIFIED") -> JSON:
-        metadata = new["metadata"]
-        key = f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else metadata["name"]
+        metadata, key = new["metadata"], _key(new)
         before = self.objects.get((plural, key))
         if before is not None and before.get("spec") != new.get("spec"):
             metadata["generation"] = before["metadata"].get("generation", 1) + 1
@@ -165,7 +165,8 @@ class FakeApi(httpx.AsyncBaseTransport):
     def _record(self, event: str, plural: str, obj: JSON) -> None:
         self.version += 1
         obj["metadata"]["resourceVersion"] = str(self.version)
-        self.history.append((self.version, event, plural, copy.deepcopy(obj)))
+        before = self.objects.get((plural, _key(obj)))
+        self.history.append((self.version, event, plural, copy.deepcopy(obj), copy.deepcopy(before)))
         self._wake()
 
     def _wake(self) -> None:
@@ -207,20 +208,27 @@ class _Watch(httpx.AsyncByteStream):
                 error = {"code": 410, "reason": "Expired", "message": "too old resource version"}
                 yield _line("ERROR", {"kind": "Status", **error})
                 return
-            for version, event, plural, obj in list(api.history):
-                if (
-                    version > self.since
-                    and plural == self.plural
-                    and _selected(obj, self.namespace, self.query)
-                ):
+            for version, event, plural, obj, before in list(api.history):
+                if version > self.since and plural == self.plural:
+                    if seen := self._seen(event, obj, before):
+                        yield _line(seen, obj)
                     self.since = version
-                    yield _line(event, obj)
             with trio.move_on_at(min(mark, end)):
                 await wrote.wait()
             if trio.current_time() >= mark:
                 self.since = api.version
                 yield _line("BOOKMARK", {"metadata": {"resourceVersion": str(api.version)}})
                 mark += BOOKMARK
+
+    def _seen(self, event: str, obj: JSON, before: JSON | None) -> str:
+        """What a change is to this watch, whose selector an object may enter and leave; "" for nothing."""
+        is_in = _selected(obj, self.namespace, self.query)
+        if event != "MODIFIED":
+            return event if is_in else ""
+        was_in = before is not None and _selected(before, self.namespace, self.query)
+        return {(True, True): event, (False, True): "ADDED", (True, False): "DELETED"}.get(
+            (was_in, is_in), ""
+        )
 
 
 def status(code: int, reason: str, message: str, **headers: str) -> httpx.Response:
@@ -262,6 +270,13 @@ def _selected(obj: JSON, namespace: str, query: dict[str, str]) -> bool:
         if held[field] != value:
             return False
     return True
+
+
+def _key(obj: JSON) -> str:
+    metadata = obj["metadata"]
+    return (
+        f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else str(metadata["name"])
+    )
 
 
 def _merged(old: Any, patch: Any) -> Any:

@@ -12,5 +12,5 @@ async def test_its_answers(autojump_clock: trio.testing.MockClock) -> None:
     api = FakeApi()
     answers = await converse(api.client())
     assert answers[1:3] == ["exists", "not-found"]
-    assert [["ADDED", "w"], ["MODIFIED", "w"], ["DELETED", "w"]] in answers
+    assert [["ADDED", "w"], ["MODIFIED", "w"], ["DELETED", "w"], ["ADDED", "w"], ["DELETED", "w"]] in answers
     assert not api.objects
