@@ -193,11 +193,12 @@ class Reconciler:
             ) from error
 
     async def _remove(self, service: Service) -> None:
+        # The Service last: as long as it is there, a next turn finds what is left.
         view = self._view
-        await self._client.delete(SERVICES, service)
         if view.slice_kind is not None:
             for one in view.slices_for(service.metadata.name):
                 await self._client.delete(view.slice_kind, one)
+        await self._client.delete(SERVICES, service)
 
     async def _hosts(self) -> None:
         view = self._view

@@ -12,7 +12,7 @@ import trio
 from gateway.controllers.cluster import Cluster
 from raven import log
 from raven.kube.cluster_info import ClusterInfo
-from raven.kube.conventions import ENABLE_PROXY, ENABLE_TUNNEL, GATEWAY_LABEL, Doors
+from raven.kube.conventions import ENABLE_PROXY, ENABLE_TUNNEL, GATEWAY_LABEL, INTERNAL_SERVICE, Doors
 from raven.kube.gateways import (
     GATEWAYS,
     Endpoint,
@@ -153,5 +153,19 @@ class Scene:
     def events(self) -> list[tuple[str, str]]:
         return [(one["reason"], one["message"]) for one in self.api.all("events")]
 
+    def addresses(self, name: str = INTERNAL_SERVICE) -> list[str]:
+        """Of the endpoints of a Service that are ready."""
+        found = self.api.objects["endpointslices", f"kube-system/{name}"]
+        return [one["addresses"][0] for one in found["endpoints"] if one["conditions"]["ready"]]
 
-Check = Callable[[], bool]
+
+EDGE = (
+    node("e1", "shop", address="10.0.0.1", cidrs=("10.1.0.0/24",)),
+    node("e2", "shop", address="10.0.0.2", cidrs=("10.1.1.0/24",)),
+    gateway("shop", tunnel("e1", under_nat=True), tunnel("e2", under_nat=True), tunnels=1),
+)
+CLOUD = (
+    node("c1", "cloud", address="192.0.2.1"),
+    node("c2", "cloud", address="192.0.2.2"),
+    gateway("cloud", proxy("c1", public_ip="198.51.100.1"), proxy("c2"), expose="PublicIP", proxies=2),
+)

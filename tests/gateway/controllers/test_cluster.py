@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 import trio
 import trio.testing
@@ -14,19 +13,7 @@ from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1
 from raven.kube.objects import Meta
 from raven.kube.resources import SLICES, EndpointConditions, EndpointSlice, SliceEndpoint
 from raven.topology.election import Health
-from tests.gateway.controllers.scene import Scene, gateway, node, proxy, switches, tunnel
-from tests.kube.fake import status as refusal
-
-EDGE = (
-    node("e1", "shop", address="10.0.0.1", cidrs=("10.1.0.0/24",)),
-    node("e2", "shop", address="10.0.0.2", cidrs=("10.1.1.0/24",)),
-    gateway("shop", tunnel("e1", under_nat=True), tunnel("e2", under_nat=True), tunnels=1),
-)
-CLOUD = (
-    node("c1", "cloud", address="192.0.2.1"),
-    node("c2", "cloud", address="192.0.2.2"),
-    gateway("cloud", proxy("c1", public_ip="198.51.100.1"), proxy("c2"), expose="PublicIP", proxies=2),
-)
+from tests.gateway.controllers.scene import CLOUD, EDGE, Scene, gateway, node, proxy, switches, tunnel
 
 
 async def test_a_site_gets_its_status(autojump_clock: trio.testing.MockClock) -> None:
@@ -158,13 +145,7 @@ async def test_a_node_changes_its_address_and_pod_network(autojump_clock: trio.t
             "privateIP": "10.0.0.9",
             "subnets": ["10.9.0.0/24"],
         }
-        assert addresses(scene) == ["192.0.2.9", "192.0.2.2"]
-
-
-def addresses(scene: Scene, name: str = INTERNAL_SERVICE) -> list[str]:
-    """Of the endpoints that are ready."""
-    found = scene.api.objects["endpointslices", f"kube-system/{name}"]
-    return [one["addresses"][0] for one in found["endpoints"] if one["conditions"]["ready"]]
+        assert scene.addresses() == ["192.0.2.9", "192.0.2.2"]
 
 
 async def test_the_internal_service_and_the_hosts_file(autojump_clock: trio.testing.MockClock) -> None:
@@ -175,7 +156,7 @@ async def test_the_internal_service_and_the_hosts_file(autojump_clock: trio.test
             ("https-10250", 10250, 10263),
             ("http-10255", 10255, 10264),
         ]
-        assert addresses(scene) == ["192.0.2.1", "192.0.2.2"]
+        assert scene.addresses() == ["192.0.2.1", "192.0.2.2"]
         text = scene.api.objects["configmaps", "kube-system/edge-tunnel-nodes"]["data"]["tunnel-nodes"]
         ip = service["spec"]["clusterIP"]
         wanted = [f"{ip}\te1", f"{ip}\te2", "192.0.2.1\tc1", "192.0.2.2\tc2", "192.0.2.7\tother"]
@@ -204,12 +185,12 @@ async def test_a_gateway_whose_pod_is_not_ready_leaves_the_service_at_once(
     scene.api.add(SLICES, pods)
     scene.api.change("gateways", "cloud", {"spec": {"proxyConfig": {"Replicas": replicas}}})
     async with scene.running():
-        assert addresses(scene) == ["192.0.2.1", "192.0.2.2"][:replicas]
+        assert scene.addresses() == ["192.0.2.1", "192.0.2.2"][:replicas]
         ends: list[Any] = scene.api.objects["endpointslices", "kube-system/raven-gateway-x"]["endpoints"]
         dead = [{**ends[0], "conditions": {"ready": False}}, ends[1]]
         scene.api.change("endpointslices", "kube-system/raven-gateway-x", {"endpoints": dead})
         await scene.settle(1.0)
-        assert addresses(scene) == ["192.0.2.2"]
+        assert scene.addresses() == ["192.0.2.2"]
 
 
 async def test_switched_off_it_takes_away_what_it_made(autojump_clock: trio.testing.MockClock) -> None:
@@ -248,133 +229,6 @@ async def test_load_balancers(autojump_clock: trio.testing.MockClock) -> None:
         await scene.settle()
         assert [one["metadata"]["name"] for one in scene.api.all("services")] == []
         assert scene.api.all("endpointslices") == []
-
-
-async def test_what_somebody_undoes_is_done_again(autojump_clock: trio.testing.MockClock) -> None:
-    scene = Scene(*CLOUD)
-    async with scene.running():
-        scene.api.remove("services", f"kube-system/{INTERNAL_SERVICE}")
-        scene.api.change("endpointslices", f"kube-system/{INTERNAL_SERVICE}", {"endpoints": []})
-        scene.api.remove("configmaps", "kube-system/edge-tunnel-nodes")
-        scene.api.change("gateways", "cloud", {"status": None})
-        await scene.settle()
-        assert ("services", f"kube-system/{INTERNAL_SERVICE}") in scene.api.objects
-        assert addresses(scene) == ["192.0.2.1", "192.0.2.2"]
-        assert ("configmaps", "kube-system/edge-tunnel-nodes") in scene.api.objects
-        assert len(scene.active("cloud")) == 2
-
-
-async def test_two_leaders_do_no_harm(autojump_clock: trio.testing.MockClock) -> None:
-    scene = Scene(*EDGE, *CLOUD)
-    first, second = scene.cluster("first"), scene.cluster("second")
-    async with trio.open_nursery() as nursery:
-        for one in (first, second):
-            one.elector.leading = True
-            nursery.start_soon(one.run)
-        for one in (first, second):
-            await one.ready.wait()
-            nursery.start_soon(one._lead)
-        for number in range(10):
-            ready = {"status": {"conditions": [{"type": "Ready", "status": str(number % 2 == 1)}]}}
-            scene.api.change("nodes", "e1", ready)
-            await scene.settle(0.3)
-        await scene.settle(30)
-        assert scene.active("shop") == [("e2", "tunnel")]
-        assert len(scene.active("cloud")) == 2
-        sent = len(scene.writes())
-        await scene.settle(600)
-        assert len(scene.writes()) == sent  # they agree
-        nursery.cancel_scope.cancel()
-
-
-async def test_ten_minutes_without_an_api_server(autojump_clock: trio.testing.MockClock) -> None:
-    scene = Scene(*EDGE)
-    async with scene.running() as cluster:
-
-        def away(request: httpx.Request) -> httpx.Response:
-            raise httpx.ConnectError("refused", request=request)
-
-        scene.api.fault = away
-        scene.api.cut()
-        await trio.sleep(600)
-        assert cluster.view is not None
-        assert len(cluster.view.gateways.objects) == 1
-        assert any("out of reach" in problem for problem in cluster.problems())
-        assert not cluster.elector.leading
-        scene.api.fault = None
-        scene.api.change("nodes", "e1", {"status": {"conditions": []}})
-        await trio.sleep(60)
-        assert scene.active("shop") == [("e2", "tunnel")]
-        assert cluster.problems() == []
-
-
-async def test_a_verb_taken_away_is_named_and_tried_again(autojump_clock: trio.testing.MockClock) -> None:
-    scene = Scene(*EDGE)
-    async with scene.running() as cluster:
-
-        def forbid(request: httpx.Request) -> httpx.Response | None:
-            wrong = request.method == "PATCH" and "gateways" in request.url.path
-            return refusal(403, "Forbidden", 'cannot patch resource "gateways/status"') if wrong else None
-
-        scene.api.fault = forbid
-        scene.api.change("nodes", "e1", {"status": {"conditions": []}})
-        await scene.settle()
-        assert any("gateways/status shop: not allowed" in problem for problem in cluster.problems())
-        before = len(scene.writes())
-        await trio.sleep(600)
-        assert len(scene.writes()) - before < 30
-        scene.api.fault = None
-        await trio.sleep(120)
-        assert scene.active("shop") == [("e2", "tunnel")]
-        assert cluster.problems() == []
-
-
-async def test_a_slice_of_somebody_elses_is_named_and_left(autojump_clock: trio.testing.MockClock) -> None:
-    scene = Scene(*CLOUD)
-    key = f"kube-system/{INTERNAL_SERVICE}"
-    scene.api.add(
-        SLICES,
-        EndpointSlice(metadata=Meta(name=INTERNAL_SERVICE, namespace="kube-system"), address_type="IPv4"),
-    )
-    async with scene.running() as cluster:
-        await trio.sleep(600)
-        assert len(scene.writes()) < 40
-        assert any(f"{INTERNAL_SERVICE}" in one and "not ours" in one for one in cluster.problems())
-        assert not scene.api.objects["endpointslices", key].get("endpoints")
-        # Once it has the label, it is seen, and kept like any other.
-        label = {"endpointslice.kubernetes.io/managed-by": "raven.openyurt.io"}
-        scene.api.change(
-            "endpointslices",
-            key,
-            {"metadata": {"labels": {**label, "kubernetes.io/service-name": INTERNAL_SERVICE}}},
-        )
-        await scene.settle()
-        assert addresses(scene) == ["192.0.2.1", "192.0.2.2"]
-        assert cluster.problems() == []
-
-
-async def test_a_watch_taken_away_while_others_write_is_no_hot_loop(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    scene = Scene(*EDGE)
-    async with scene.running() as cluster:
-
-        def forbid(request: httpx.Request) -> httpx.Response | None:
-            wrong = request.method == "GET" and request.url.path.endswith("/gateways")
-            return refusal(403, "Forbidden", "cannot watch gateways") if wrong else None
-
-        scene.api.fault = forbid
-        scene.api.cut()
-        scene.api.change("gateways", "shop", {"metadata": {"labels": {"a": "b"}}})
-        scene.api.change("nodes", "e1", {"status": {"conditions": []}})
-        before = len(scene.writes())
-        await trio.sleep(600)
-        assert len(scene.writes()) - before < 30
-        assert any("site shop" in problem for problem in cluster.problems())
-        scene.api.fault = None
-        await trio.sleep(180)
-        assert scene.active("shop") == [("e2", "tunnel")]
-        assert cluster.problems() == []
 
 
 async def test_v1alpha1_alone_is_read_and_never_written(autojump_clock: trio.testing.MockClock) -> None:
