@@ -134,6 +134,8 @@ class Cluster:
         for cache in (self.requests, self._info.cache if self._info is not None else None):
             if cache is not None and cache.problem:
                 found.append(f"Kubernetes: {cache.problem}")
+        if self.elector.problem:
+            found.append(f"Kubernetes: election: {self.elector.problem}")
         if self.elector.leading:
             found += [f"Kubernetes: {key}: {why}" for key, why in self.queue.problems.items()]
         return found

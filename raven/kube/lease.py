@@ -55,7 +55,7 @@ class Elector:
         """
         self.identity = identity
         self.leading = False
-        self.problem = ""
+        self.problem = ""  # a sentence while it cannot take part, or when it stopped leading
         self._client, self._namespace, self._name = client, namespace, name
         self._wall, self._jitter, self._is_gone = wall, jitter, is_gone
         self._seen: _Seen | None = None
@@ -158,9 +158,10 @@ class Elector:
             self._seen.lease = lease
 
     def _failed(self, error: KubeError) -> bool:
-        if str(error) != self.problem and error.reason not in ("conflict", "exists"):
-            self._log.warning("lease", why=str(error))
-        self.problem = str(error)
+        if error.reason not in ("conflict", "exists"):  # those are the election, and another's turn
+            if str(error) != self.problem:
+                self._log.warning("lease", why=str(error))
+            self.problem = str(error)
         if error.reason in ("conflict", "not-found"):
             self._seen = None  # it is not what we thought: read it
         return False

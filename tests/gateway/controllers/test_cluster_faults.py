@@ -115,6 +115,24 @@ async def test_a_verb_taken_away_is_named_and_tried_again(autojump_clock: trio.t
         assert cluster.problems() == []
 
 
+async def test_that_nobody_can_be_elected_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    scene = Scene(*EDGE)
+
+    def forbid(request: httpx.Request) -> httpx.Response | None:
+        wrong = "/leases" in request.url.path
+        return refusal(403, "Forbidden", 'cannot get resource "leases"') if wrong else None
+
+    scene.api.fault = forbid
+    async with scene.running() as cluster:
+        assert scene.active("shop") == []
+        (problem,) = cluster.problems()
+        assert "leases raven-gateway: not allowed" in problem
+        scene.api.fault = None
+        await scene.settle()
+        assert scene.active("shop") == [("e1", "tunnel")]
+        assert cluster.problems() == []
+
+
 async def test_a_slice_of_somebody_elses_is_named_and_left(autojump_clock: trio.testing.MockClock) -> None:
     scene = Scene(*CLOUD)
     key = f"kube-system/{INTERNAL_SERVICE}"
