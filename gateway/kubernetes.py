@@ -132,9 +132,9 @@ class Kubernetes:
 
     async def _follow(self) -> None:
         """Keeps the tunnels at what the Gateways say."""
-        view = self.cluster.view
-        assert view is not None
         while True:
+            view = self.cluster.view  # another one when the API server serves something else
+            assert view is not None
             news = view.news
             gateways = list(view.gateways.objects.values())
             try:

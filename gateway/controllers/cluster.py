@@ -7,8 +7,9 @@ the status, and is tried again. Tunnels and packets go on meanwhile with what is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import trio
 from structlog.typing import FilteringBoundLogger
@@ -24,7 +25,7 @@ from raven.kube.cluster_info import ClusterInfo
 from raven.kube.controller import Queue
 from raven.kube.conventions import LEADER_LEASE, NAMESPACE, Doors
 from raven.kube.errors import KubeError
-from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1, GROUP
+from raven.kube.gateways import GATEWAYS, GATEWAYS_V1ALPHA1, GROUP, Gateway
 from raven.kube.lease import Elector
 from raven.kube.objects import Kind
 from raven.kube.recorder import Recorder
@@ -43,8 +44,21 @@ from raven.topology.election import Health
 Verdicts = Mapping[tuple[str, str, str], bool | None]  # Gateway, node, type of endpoint
 
 LOOK_AGAIN = 30.0  # seconds between two looks for a CRD that is not installed yet
+SERVED_AGAIN = 60.0  # seconds between two looks at what else the API server serves, in three requests
 MEASURE = 2.0  # seconds between two looks at the tunnels of nodes that may be elected
 _ANSWERS_LONG_AGO = float("inf")
+
+
+class Served(NamedTuple):
+    """What of an API server decides how we follow it."""
+
+    gateways: Kind[Gateway]
+    slices: Kind[EndpointSlice] | None
+    calico: bool
+
+    def __str__(self) -> str:
+        slices = self.slices.api_version if self.slices is not None else "no slices"
+        return f"{self.gateways.api_version}, {slices}{', Calico' if self.calico else ''}"
 
 
 class Cluster:
@@ -71,7 +85,8 @@ class Cluster:
         the API server are told; None publishes nothing.
         """
         self.client = client
-        self.view: View | None = None  # None until the API server has told what it serves
+        self.view: View | None = None  # None until everything was listed once
+        self._coming: View | None = None  # the latest one, which may not have listed everything
         self.ready = trio.Event()  # set when everything was listed once
         self._missing = ""
         self._identity, self._namespace, self._service = identity, namespace, service
@@ -108,19 +123,14 @@ class Cluster:
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            self.view = view = await self._look()
-            self._reconciler = Reconciler(
-                view, self.client, self.recorder, doors=self._doors, measured=self._measured, wall=self._wall
-            )
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(view.run)
+                nursery.start_soon(self._follow)
+                await self.ready.wait()
                 nursery.start_soon(self.recorder.run)
                 if self.requests is not None:
                     nursery.start_soon(self.requests.run)
                 if self._info is not None:
                     nursery.start_soon(self._info.cache.run)
-                await view.wait_synced()
-                self.ready.set()
                 nursery.start_soon(self.elector.run, self._lead)
         finally:
             with trio.move_on_after(1, shield=True):
@@ -129,8 +139,8 @@ class Cluster:
     def problems(self) -> list[str]:
         """Sentences an operator should read."""
         found = [f"Kubernetes: {self._missing}"] if self._missing else []
-        if self.view is not None:
-            found += self.view.problems()
+        for view in dict.fromkeys((self.view, self._coming)):
+            found += view.problems() if view is not None else []
         for cache in (self.requests, self._info.cache if self._info is not None else None):
             if cache is not None and cache.problem:
                 found.append(f"Kubernetes: {cache.problem}")
@@ -140,37 +150,91 @@ class Cluster:
             found += [f"Kubernetes: {key}: {why}" for key, why in self.queue.problems.items()]
         return found
 
-    async def _look(self) -> View:
-        """What the API server has; waits for our CRD, which may be installed later."""
-        while True:
-            try:
-                kind = await self.client.choose(GATEWAYS, GATEWAYS_V1ALPHA1)
-                if kind is not None:
-                    slices: Kind[EndpointSlice] | None = await self.client.choose(SLICES, SLICES_V1BETA1)
-                    calico = await self.client.choose(BLOCK_AFFINITIES)
-                    self._missing = ""
-                    if kind is GATEWAYS_V1ALPHA1:
-                        self._missing = (
-                            f"Gateways are served as {kind.api_version} only, read and never written;"
-                            f" install the CRD with {GATEWAYS.api_version}"
-                        )
-                    return View(
-                        self.client,
-                        gateway_kind=kind,
-                        slice_kind=slices,
-                        calico=calico is not None,
-                        namespace=self._namespace,
-                        service=self._service,
-                        add=self._add,
-                        log=self._log,
-                    )
-                why = f"the API server has no gateways of {GROUP}/v1beta1 or v1alpha1; install the CRD"
-            except KubeError as error:
-                why = str(error)
-            if why != self._missing:
-                self._log.warning("waiting", why=why)
-            self._missing = why
-            await trio.sleep(LOOK_AGAIN)
+    async def _follow(self) -> None:
+        """Until cancelled: has a view of what the API server serves now.
+
+        A CRD that comes, or a version that goes with an upgrade, makes another one. It takes over when it has
+        listed everything, so that nobody ever sees an empty cluster.
+        """
+        earlier: list[trio.CancelScope] = []
+        async with trio.open_nursery() as nursery:
+            served: Served | None = None
+            while True:
+                try:
+                    now = await self._look()
+                except KubeError as error:
+                    now = served
+                    if served is None:
+                        self._lacks(str(error))
+                if now is not None and now != served:
+                    if served is not None:
+                        self._log.info("the API server serves something else", now=str(now))
+                    served = now
+                    scope = trio.CancelScope()
+                    nursery.start_soon(self._run_view, served, scope, tuple(earlier))
+                    earlier.append(scope)
+                await trio.sleep(LOOK_AGAIN if served is None else SERVED_AGAIN)
+
+    async def _look(self) -> Served | None:
+        """What the API server has of what we follow; None where it has not our CRD, or not any more."""
+        kind = await self.client.choose(GATEWAYS, GATEWAYS_V1ALPHA1)
+        if kind is None:
+            if self.view is None:
+                self._lacks(f"the API server has no gateways of {GROUP}/v1beta1 or v1alpha1; install the CRD")
+            return None
+        slices: Kind[EndpointSlice] | None = await self.client.choose(SLICES, SLICES_V1BETA1)
+        calico = await self.client.choose(BLOCK_AFFINITIES)
+        self._missing = ""
+        if kind is GATEWAYS_V1ALPHA1:
+            self._missing = (
+                f"Gateways are served as {kind.api_version} only, read and never written;"
+                f" install the CRD with {GATEWAYS.api_version}"
+            )
+        return Served(kind, slices, calico is not None)
+
+    def _lacks(self, why: str) -> None:
+        if why != self._missing:
+            self._log.warning("waiting", why=why)
+        self._missing = why
+
+    async def _run_view(
+        self, served: Served, scope: trio.CancelScope, earlier: Sequence[trio.CancelScope]
+    ) -> None:
+        """Until `scope` is cancelled; those of `earlier` views are, when this one knows all."""
+        with scope:
+            view = self._coming = View(
+                self.client,
+                gateway_kind=served.gateways,
+                slice_kind=served.slices,
+                calico=served.calico,
+                namespace=self._namespace,
+                service=self._service,
+                add=self._add,
+                log=self._log,
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(view.run)
+                await view.wait_synced()
+                for one in earlier:
+                    one.cancel()
+                self._take(view)
+
+    def _take(self, view: View) -> None:
+        """Called when a view knows all: from now on it is the one."""
+        before, self.view = self.view, view
+        self._reconciler = Reconciler(
+            view,
+            self.client,
+            self.recorder,
+            doors=self._doors,
+            measured=self._measured,
+            wall=self._wall,
+        )
+        self.ready.set()
+        for key in view.everything():
+            self._add(key)
+        if before is not None:
+            before.news.set()  # whoever waits there shall look here
 
     def _add(self, key: Key, *, after: float = 0.0) -> None:
         if self.elector.leading:

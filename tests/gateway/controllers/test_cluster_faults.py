@@ -8,8 +8,8 @@ import trio.testing
 
 from raven.kube.conventions import INTERNAL_SERVICE
 from raven.kube.objects import Meta
-from raven.kube.resources import SLICES, EndpointSlice
-from tests.gateway.controllers.scene import CLOUD, EDGE, Scene, gateway, node, proxy
+from raven.kube.resources import BLOCK_AFFINITIES, SLICES, EndpointSlice
+from tests.gateway.controllers.scene import CLOUD, EDGE, Scene, gateway, node, proxy, tunnel
 from tests.kube.fake import status as refusal
 
 
@@ -178,4 +178,73 @@ async def test_a_watch_taken_away_while_others_write_is_no_hot_loop(
         scene.api.fault = None
         await trio.sleep(180)
         assert scene.active("shop") == [("e2", "tunnel")]
+        assert cluster.problems() == []
+
+
+async def test_calico_that_is_installed_later_is_followed(autojump_clock: trio.testing.MockClock) -> None:
+    calico = node("e1", "shop", annotations={"projectcalico.org/IPv4Address": "10.0.0.1/24"})
+    scene = Scene(calico, gateway("shop", tunnel("e1"), tunnels=1))
+    blocks = scene.api.served.pop("/apis/crd.projectcalico.org/v1")
+    async with scene.running() as cluster:
+        assert scene.status("shop")["nodes"][0]["subnets"] == []
+        first = cluster.view
+        scene.api.served["/apis/crd.projectcalico.org/v1"] = blocks
+        spec = {"state": "confirmed", "node": "e1", "cidr": "10.244.1.0/26"}
+        scene.api.add(BLOCK_AFFINITIES, {"metadata": {"name": "b"}, "spec": spec})
+        assert first is not None
+        news = first.news
+        await trio.sleep(90)
+        assert scene.status("shop")["nodes"][0]["subnets"] == ["10.244.1.0/26"]
+        assert news.is_set()  # who followed the first one looks at the next
+        assert cluster.view is not first
+        assert cluster.elector.leading
+
+
+async def test_the_crd_is_replaced_by_a_newer_one_at_run_time(autojump_clock: trio.testing.MockClock) -> None:
+    scene = Scene(node("e1", "shop"))
+    new = scene.api.served.pop("/apis/raven.openyurt.io/v1beta1")
+    scene.api.served["/apis/raven.openyurt.io/v1alpha1"] = ["gateways"]
+    scene.add(gateway("shop", tunnel("e1"), tunnels=1))
+    async with scene.running() as cluster:
+        assert any("v1alpha1 only" in problem for problem in cluster.problems())
+        scene.api.served["/apis/raven.openyurt.io/v1beta1"] = new
+        await trio.sleep(90)
+        assert cluster.problems() == []
+        assert scene.active("shop") == [("e1", "tunnel")]
+
+
+async def test_an_upgrade_that_takes_a_version_away(autojump_clock: trio.testing.MockClock) -> None:
+    scene = Scene(*CLOUD)
+    new = scene.api.served.pop("/apis/discovery.k8s.io/v1")
+    async with scene.running() as cluster:
+        assert scene.addresses() == ["192.0.2.1", "192.0.2.2"]
+        scene.api.served["/apis/discovery.k8s.io/v1"] = new
+        del scene.api.served["/apis/discovery.k8s.io/v1beta1"]
+        scene.api.cut()
+        await trio.sleep(90)
+        (slice,) = scene.api.all("endpointslices")
+        assert [one["nodeName"] for one in slice["endpoints"]] == ["c1", "c2"]
+        assert cluster.problems() == []
+
+
+async def test_a_view_that_cannot_list_leaves_the_one_before(autojump_clock: trio.testing.MockClock) -> None:
+    scene = Scene(*EDGE)
+    blocks = scene.api.served.pop("/apis/crd.projectcalico.org/v1")
+    async with scene.running() as cluster:
+
+        def forbid(request: httpx.Request) -> httpx.Response | None:
+            wrong = request.url.path.endswith("/blockaffinities")
+            return refusal(403, "Forbidden", "cannot list blockaffinities") if wrong else None
+
+        first, scene.api.fault = cluster.view, forbid
+        scene.api.served["/apis/crd.projectcalico.org/v1"] = blocks
+        await trio.sleep(120)
+        assert cluster.view is first
+        assert any("list blockaffinities: not allowed" in problem for problem in cluster.problems())
+        scene.api.change("nodes", "e1", {"status": {"conditions": []}})
+        await scene.settle()
+        assert scene.active("shop") == [("e2", "tunnel")]
+        del scene.api.served["/apis/crd.projectcalico.org/v1"]
+        await trio.sleep(90)
+        assert cluster.view is not first
         assert cluster.problems() == []
