@@ -18,7 +18,7 @@ from raven.kube.conventions import (
     TUNNEL,
     port_of,
 )
-from raven.kube.gateways import Endpoint, Gateway
+from raven.kube.gateways import Endpoint, Gateway, ProxyConfig, TunnelConfig
 
 
 class Claim(NamedTuple):
@@ -60,6 +60,12 @@ def spec_problems(gateway: Gateway) -> list[str]:
         found.append(f'exposeType {spec.expose_type!r}: expected PublicIP, LoadBalancer or ""')
     if spec.tunnel_config.replicas not in (0, 1):
         found.append(f"tunnelConfig.Replicas {spec.tunnel_config.replicas}: expected 0 or 1")
+    if spec.endpoints and (spec.proxy_config, spec.tunnel_config) == (ProxyConfig(), TunnelConfig()):
+        # To be active by itself was v1alpha1's meaning; whoever writes v1beta1 may mean 0.
+        found.append(
+            "neither proxyConfig nor tunnelConfig has Replicas, so no endpoint is active;"
+            " what was written as v1alpha1 wants tunnelConfig.Replicas 1"
+        )
     proxies = sum(one.type == PROXY for one in spec.endpoints)
     if spec.proxy_config.replicas > max(1, proxies):
         found.append(f"proxyConfig.Replicas {spec.proxy_config.replicas}: only {proxies} endpoints are there")

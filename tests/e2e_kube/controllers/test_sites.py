@@ -194,3 +194,19 @@ def test_one_port_for_two_gateways(objects: Objects, leader: KubeGateway) -> Non
     objects.api.merge(f"{GATEWAYS}/older", {"spec": {"endpoints": [tunnel("a", publicIP="198.51.100.2")]}})
     _active(objects, "younger", ("b", "tunnel"))
     assert objects.condition("younger", "Accepted")["status"] == "True"
+
+
+def test_what_was_written_as_v1alpha1_says_what_it_lacks(objects: Objects, leader: KubeGateway) -> None:
+    """Its stored form has no number of active endpoints: v1alpha1 meant one."""
+    objects.node("e1", "shop")
+    body = {"apiVersion": "raven.openyurt.io/v1alpha1", "kind": "Gateway", "metadata": {"name": "shop"}}
+    objects.api.create(
+        GATEWAYS.replace("v1beta1", "v1alpha1"), {**body, "spec": {"endpoints": [{"nodeName": "e1"}]}}
+    )
+    wait_until(
+        lambda: any("v1alpha1 wants" in said for _, said in objects.events("shop")),
+        what="what it lacks to be told",
+        seconds=SECONDS,
+    )
+    objects.api.merge(f"{GATEWAYS}/shop", {"spec": TUNNELS})
+    wait_until(lambda: len(objects.active("shop")) == 1, what="it to be active", seconds=SECONDS)

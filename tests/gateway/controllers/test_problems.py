@@ -16,6 +16,8 @@ from tests.gateway.controllers.scene import gateway, proxy, tunnel
         gateway("g"),
         gateway("g", tunnel("a", under_nat=True), proxy("a", under_nat=True), tunnels=1, proxies=1),
         gateway("g", tunnel("a", public_ip="2001:db8::1"), expose="PublicIP"),
+        gateway("g", tunnel("a")),  # proxyConfig is there: 0 is meant
+        gateway("g", http="", https=""),
         gateway("g", proxy("a"), expose="LoadBalancer", proxies=1, http=" 10255 , 9445", https=""),
     ],
 )
@@ -27,6 +29,7 @@ def test_good(good: Gateway) -> None:
     ("bad", "said"),
     [
         (gateway("g", expose="NodePort"), "exposeType 'NodePort'"),
+        (gateway("g", tunnel("a"), http="", https=""), "v1alpha1 wants tunnelConfig.Replicas 1"),
         (gateway("g", tunnels=2), "tunnelConfig.Replicas 2"),
         (gateway("g", proxy("a"), proxies=2), "only 1 endpoints are there"),
         (gateway("g", http="80,x"), "proxyHTTPPort: 'x' is no port"),
