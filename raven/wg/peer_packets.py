@@ -18,10 +18,10 @@ from raven.wg.keypair import Keypair, Keypairs, padded_size, run_limit
 from raven.wg.messages import TRANSPORT_OVERHEAD
 from raven.wg.outbox import LONE_MAX, Drop, Transmit
 from raven.wg.oversize import Oversize
-from raven.wg.packet import OVERHEAD_V4, OVERHEAD_V6, outer_fields
+from raven.wg.packet import OVERHEAD_V4, OVERHEAD_V6
 from raven.wg.path_mtu import FLOOR, PathMtu
 from raven.wg.shared import Shared
-from raven.wg.staging import StagedPackets
+from raven.wg.staging import StagedPackets, runs_of
 from raven.wg.stepdown import REPORT_DELAY
 from raven.wg.superframe_peer import OpenedFrame, PeerSuperframes
 from raven.wg.timers import PeerTimers
@@ -380,16 +380,8 @@ class PeerPackets(abc.ABC):
         if keypair is None or not keypair.can_seal(len(self._staged), now):
             self.initiate(now)
             return
-        packets = self._staged.take()
-        start = 0
-        while start < len(packets):
-            size = len(packets[start])
-            tos, hops = outer = outer_fields(packets[start])
-            end = start + 1
-            while end < len(packets) and len(packets[end]) == size and outer_fields(packets[end]) == outer:
-                end += 1
-            self._seal(keypair, packets[start:end], size, tos, now, hops)
-            start = end
+        for packets, tos, hops in runs_of(self._staged.take()):
+            self._seal(keypair, packets, len(packets[0]), tos, now, hops)
 
     def send_keepalive(self, now: float) -> None:
         """Shows that we are here: sends what is staged, or an empty packet; without keys, an initiation."""

@@ -1,6 +1,9 @@
 """Packets that wait for a handshake: a short queue for each peer, and one budget for all of them."""
 
 from collections import deque
+from collections.abc import Iterator, Sequence
+
+from raven.wg.packet import outer_fields
 
 STAGED_MAX = 128  # packets of one peer, the newest; the kernel's MAX_STAGED_PACKETS
 STAGED_BYTES_MAX = 8 << 20  # of all peers: the full queues of a thousand would be 180 MB of the machine
@@ -47,3 +50,15 @@ class StagedPackets:
         self._packets.clear()
         self._budget.used -= sum(map(len, packets))
         return packets
+
+
+def runs_of(packets: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], int, int]]:
+    """The packets in order, as runs of one size that leave alike: a run, its TOS and what hops it has left."""
+    start = 0
+    while start < len(packets):
+        size, outer = len(packets[start]), outer_fields(packets[start])
+        end = start + 1
+        while end < len(packets) and len(packets[end]) == size and outer_fields(packets[end]) == outer:
+            end += 1
+        yield packets[start:end], *outer
+        start = end
