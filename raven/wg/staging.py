@@ -53,7 +53,7 @@ class StagedPackets:
 
 
 def runs_of(packets: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], int, int]]:
-    """The packets in order, as runs of one size that leave alike: a run, its TOS and what hops it has left."""
+    """The packets in order, as runs of one size that leave alike, each with its TOS and hop limit."""
     start = 0
     while start < len(packets):
         size, outer = len(packets[start]), outer_fields(packets[start])
