@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,8 +46,12 @@ class Cloud:
 
     @asynccontextmanager
     async def both(self) -> AsyncIterator[tuple[Daemon, Daemon]]:
-        async with self.first.gateway(*self.options()) as one, self.second.gateway(*self.options()) as other:
+        async with self.first.gateway(*self.options()) as one, self.beside() as other:
             yield one, other
+
+    def beside(self) -> AbstractAsyncContextManager[Daemon]:
+        """The second, which follows nobody, so it is told its name."""
+        return self.second.gateway(*self.options(), "--name", "gw-2", "--cluster", "test")
 
     def away(self) -> None:
         """The API server answers nobody, and has hung up on all."""
@@ -142,14 +146,14 @@ async def _names(daemon: Daemon) -> set[str]:
 
 async def test_without_the_api_server_all_go_on_and_nobody_joins(cloud: Cloud) -> None:
     async with cloud.first.gateway(*cloud.options()) as one, echo() as port:
-        async with cloud.second.gateway(*cloud.options()) as other:
+        async with cloud.beside() as other:
             await _join(cloud.first, "shop-1", await cloud.first.token())
             token = await cloud.first.token()
             async with cloud.first.agent("shop-1", "--allow", f"node:{port}") as agent:
                 await _up(agent, "gw-1", "gw-2")
                 cloud.away()
                 await other.stop()
-                async with cloud.second.gateway(*cloud.options()) as again:
+                async with cloud.beside() as again:
                     await _up(agent, "gw-1", "gw-2")
                     for through in (cloud.first, cloud.second):
                         assert await _answers(through, f"shop-1:{port}") == OK
