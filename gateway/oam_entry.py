@@ -20,6 +20,7 @@ import trio
 from gateway.oam_connect import HttpProxy
 from gateway.oam_identity import Identities
 from gateway.oam_sni import NameSplicer
+from gateway.refusals import Refusals
 from raven import log
 from raven.errors import PeerError, RefusedError
 from raven.net.source_network import network_of_host
@@ -76,6 +77,7 @@ class Entries:
         self._farewells = 0
         self.connections = 0  # open now
         self.refused: Counter[str] = Counter()  # connections turned away before a request, by reason
+        self._refusals = Refusals(self.refused, self._log)
 
     async def serve_tcp(self, stream: trio.SocketStream) -> None:
         await self._serve(stream, self._serve_plain, say_no=self._say_no)
@@ -104,7 +106,7 @@ class Entries:
             with self._counted(asker.identity):
                 await self._proxy.serve(stream, asker)
         except RefusedError as error:
-            self._turned_away(error.reason, asker.address, str(error))
+            self._refusals.turned_away(error.reason, asker.address, str(error))
             await self._say_no(stream, str(error))
         finally:
             stream.socket.close()
@@ -127,11 +129,11 @@ class Entries:
                 asker = self._identities.at_address(address, host)
                 await serve(stream, asker, place)
         except RefusedError as error:
-            self._turned_away(error.reason, address, str(error))
+            self._refusals.turned_away(error.reason, address, str(error))
             if say_no is not None:
                 await say_no(stream, str(error))
         except PeerError as error:
-            self._turned_away(error.reason, address, str(error))
+            self._refusals.turned_away(error.reason, address, str(error))
         finally:
             stream.socket.close()
 
@@ -183,7 +185,3 @@ class Entries:
             pass  # it has gone already
         finally:
             self._farewells -= 1
-
-    def _turned_away(self, reason: str, address: str, why: str) -> None:
-        self.refused[reason] += 1
-        self._log.info("turned away", reason=reason, address=address, why=why)

@@ -36,6 +36,7 @@ _SECRET_TEXT = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*",
     re.DOTALL,
 )
+_TURNED_AWAY = "turned away"  # by `gateway.refusals`
 _NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -54,15 +55,18 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 class Recent:
     """Keeps the newest lines as values; a processor that changes nothing.
 
-    Lines of single requests are left out: a busy minute of them would push out what happened.
+    Lines of single requests are left out: a busy minute of them would push out what happened. Of strangers
+    that were turned away the newest few are kept, however many came.
     """
 
     LINES_MAX: Final = 512  # some hundred kilobytes at most; a day of a node with a bad uplink
     VALUE_MAX: Final = 300  # characters of one value; a sentence
+    STRANGERS_MAX: Final = 64  # lines about them
     _PER_REQUEST: Final = frozenset({"audit", "dialer"})  # areas
 
     def __init__(self) -> None:
         self._lines: deque[Happening] = deque(maxlen=self.LINES_MAX)
+        self._strangers: deque[Happening] = deque(maxlen=self.STRANGERS_MAX)
 
     def __call__(
         self, _logger: object, _method: str, event: MutableMapping[str, Any]
@@ -74,7 +78,7 @@ class Recent:
                 for key, value in event.items()
                 if key not in ("event", "area", "level", "exception") and value is not None
             }
-            self._lines.append(
+            (self._strangers if event.get("event") == _TURNED_AWAY else self._lines).append(
                 Happening(
                     time=time.time(),
                     level=str(event.get("level", "info")),
@@ -87,10 +91,11 @@ class Recent:
 
     def lines(self) -> list[Happening]:
         """Oldest first."""
-        return list(self._lines)
+        return sorted((*self._lines, *self._strangers), key=lambda line: line.time)
 
     def clear(self) -> None:
         self._lines.clear()
+        self._strangers.clear()
 
 
 recent = Recent()  # of this process, as the log itself is

@@ -52,11 +52,18 @@ def test_the_newest_lines_are_kept_as_they_were_written() -> None:
     (line,) = log.recent.lines()
     assert (line.level, line.area, line.what) == ("info", "tunnels", "node connected")
     assert line.details == {"node": "shop-1", "token": "hidden"}
-    for number in range(log.Recent.LINES_MAX):
-        log.get("tunnels").warning("turned away", why=f"{number:4}" * 1000)
+    for number in range(1000):
+        log.get("tunnels").info("turned away", why=str(number))
+    first, *strangers = log.recent.lines()
+    assert first == line, "a flood pushes nothing out but itself"
+    newest = range(1000 - log.Recent.STRANGERS_MAX, 1000)
+    assert [one.details["why"] for one in strangers] == [str(number) for number in newest]
+    log.recent.clear()
+    for number in range(log.Recent.LINES_MAX + 1):
+        log.get("tunnels").warning("packets stopped", why=f"{number:4}" * 1000)
     lines = log.recent.lines()
     assert len(lines) == log.Recent.LINES_MAX
-    assert {line.what for line in lines} == {"turned away"}
+    assert {line.what for line in lines} == {"packets stopped"}
     assert {len(line.details["why"]) for line in lines} == {log.Recent.VALUE_MAX}
 
 

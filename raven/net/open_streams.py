@@ -34,7 +34,7 @@ def _status(tunnel: Tunnel, stream: TunnelStream, *, node: str, opener: bool) ->
         id=f"{id(tunnel):x}-{stream.stream}",
         node=node,
         target=f"{host}:{request.port}",
-        asker=request.asker,
+        asker=f"{request.names[0]} at {request.asker}" if request.names else request.asker,
         request=request.request,
         priority=stream.priority.name.lower(),
         age_s=trio.current_time() - stream.began,
