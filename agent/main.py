@@ -19,6 +19,7 @@ from raven.errors import ConfigError, RavenError
 from raven.net.daemon import fail, supervise
 from raven.net.proxy import ways_by
 from raven.net.sdnotify import Notifier
+from raven.places import STATE_DIRECTORY
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -73,7 +74,7 @@ def _run(given: dict[str, Any], file: str | None) -> None:
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, readable=False),
-    default=config.STATE_DIRECTORY,
+    default=STATE_DIRECTORY,
     show_default=True,
     metavar="DIR",
     help="Where to keep the node's keys and certificate.",
@@ -169,7 +170,7 @@ def join(
             )
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
         fail("raven-agent", error)
-    there = "" if state_dir == config.STATE_DIRECTORY else f" --state-dir {state_dir}"
+    there = "" if state_dir == STATE_DIRECTORY else f" --state-dir {state_dir}"
     click.echo(
         f"joined cluster {joined.state.cluster} as node {joined.state.node}; next: raven-agent run{there}"
     )

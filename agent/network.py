@@ -134,7 +134,7 @@ class AgentNetwork(End):
         if known is not None and (known.nodes, known.problem) == (network.nodes, network.problem):
             return
         self._map = network
-        if known is not None and _starts(known) != _starts(network):
+        if known is not None and network_map.starts(known) != network_map.starts(network):
             self.greeted()
         self._map_changed.set()
         self._map_changed = trio.Event()
@@ -269,7 +269,7 @@ class AgentNetwork(End):
                 if hub.endpoint != self._path.text or await self._is_silent_still(hub):
                     await self._take_next_way(hub)
                 elif self._is_cut_off() and not self._path.relayed and self._path.relay(self._device_port()):
-                    self._take_way(hub)
+                    await self._take_way(hub)
                 elif self._path.climb_due:
                     await self._climb(hub)
             with trio.move_on_after(TURN):
@@ -287,16 +287,23 @@ class AgentNetwork(End):
         except NoEndpoint as error:
             self._say(str(error))
         else:
-            self._take_way(hub)
+            await self._take_way(hub)
 
-    def _take_way(self, hub: Member) -> None:
-        """The device follows the path, and is not left to find out when its next handshake is due."""
+    async def _take_way(self, hub: Member) -> None:
+        """Our device follows the path, and the hub's does with the first packet that comes by it: ours, as
+        what the hub has to send goes the old way until then.
+        """
         told = f"no UDP passes to {self._path.text}: packets go through the tunnel"
         self._say(told if self._path.relayed else "")
         self._lane.reset_endpoint(hub.public_key)
         self._follow()
-        if self._path.relayed:
+        if not self._has_met(hub):
             self._lane.rekey(hub.public_key)
+            return
+        with trio.move_on_after(_CHECK_MAX):
+            await self._lane.next_look()
+        with suppress(ProbeError):
+            await self.ping()
 
     async def _climb(self, hub: Member) -> None:
         """Sees by one handshake whether UDP passes again."""
@@ -310,7 +317,7 @@ class AgentNetwork(End):
         await self._lane.next_look()
         peer = self._lane.peers.get(hub.public_key)
         self._path.climbed(peer is not None and peer.last_handshake >= began)
-        self._take_way(hub)
+        await self._take_way(hub)
 
     def _is_cut_off(self) -> bool:
         """Whether the hub has not answered for some time, while its gateway is reached."""
@@ -389,7 +396,3 @@ class AgentNetwork(End):
             if self._hub_evidence.due(trio.current_time()):
                 with suppress(ProbeError):
                     await self.ping()
-
-
-def _starts(network: NetworkMap) -> list[tuple[str, int]]:
-    return [(node.public_key, node.starts) for node in network.nodes if node.hub]

@@ -73,3 +73,8 @@ def members(network: NetworkMap | None, me: Member, log: FilteringBoundLogger) -
     for loser, why in losers:
         log.warning("a node of the network map cannot be used", node=loser.name, why=why)
     return [member for member in found if all(member is not loser for loser, _ in losers)]
+
+
+def starts(network: NetworkMap) -> list[tuple[str, int]]:
+    """The hubs' keys, and how often their devices were started: other numbers mean lost keys."""
+    return [(node.public_key, node.starts) for node in network.nodes if node.hub]

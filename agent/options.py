@@ -7,6 +7,7 @@ from typing import Annotated
 from raven.config import LISTEN, Address, DaemonOptions, option, parse_dial, parse_listen_or_off
 from raven.net.proxy import EXPECTED, Off, Proxy, parse_proxy
 from raven.oam.policy import DEFAULT_ALLOW, Rule
+from raven.places import AGENT_SOCKET
 
 
 class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
@@ -65,7 +66,7 @@ class AgentOptions(DaemonOptions, frozen=True, kw_only=True):
         option(
             "Unix socket for ravenctl.", metavar="PATH", expected="a path of at most 107 bytes", parse=Path
         ),
-    ] = Path("/run/raven/agent.sock")
+    ] = AGENT_SOCKET
     metrics_listen: Annotated[
         Address | None,
         option(

@@ -17,9 +17,9 @@ from typing import Any
 import click
 import msgspec
 
-from raven.config import STATE_DIRECTORY
 from raven.errors import RavenError
 from raven.net.daemon import fail
+from raven.places import STATE_DIRECTORY
 from raven.registry.verify_command import verify_command
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

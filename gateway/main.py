@@ -19,6 +19,7 @@ from raven import __version__, config, log
 from raven.errors import RavenError
 from raven.net.daemon import fail, supervise
 from raven.net.sdnotify import Notifier
+from raven.places import STATE_DIRECTORY
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -102,7 +103,7 @@ def _run(given: dict[str, Any], file: str | None) -> None:
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, readable=False),
-    default=config.STATE_DIRECTORY,
+    default=STATE_DIRECTORY,
     show_default=True,
     metavar="DIR",
     help="Where to keep this gateway's keys and certificate.",
@@ -136,7 +137,7 @@ def join(state_dir: Path, gateway: str, token: str, advertise: str, name: str | 
         )
     except (RavenError, ExceptionGroup, KeyboardInterrupt) as error:
         fail("raven-gateway", error)
-    there = "" if state_dir == config.STATE_DIRECTORY else f" --state-dir {state_dir}"
+    there = "" if state_dir == STATE_DIRECTORY else f" --state-dir {state_dir}"
     click.echo(f"joined as gateway {name or host_name()}; next: raven-gateway run{there}")
 
 

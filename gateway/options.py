@@ -17,6 +17,7 @@ from raven.config import (
 )
 from raven.names import CLUSTER_PATTERN, NAME_PATTERN
 from raven.net.proxy_header import IPNetwork
+from raven.places import GATEWAY_SOCKET
 
 
 class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
@@ -277,7 +278,7 @@ class GatewayOptions(DaemonOptions, frozen=True, kw_only=True):
         option(
             "Unix socket for ravenctl.", metavar="PATH", expected="a path of at most 107 bytes", parse=Path
         ),
-    ] = Path("/run/raven/gateway.sock")
+    ] = GATEWAY_SOCKET
     drain_grace_seconds: Annotated[
         float,
         option(

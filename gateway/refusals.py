@@ -10,8 +10,8 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 BUSY: Final = frozenset({"too-many-from-network", "refused-early"})
-# Lines about one reason in so many seconds, or the log would be a flood's: strangers may come as often as they
-# like, and nodes that are turned away, after a restart of their gateway say, are few.
+# Lines about one reason in so many seconds, or the log would be a flood's: strangers may come as often as
+# they like, and nodes that are turned away, after a restart of their gateway say, are few.
 LINES_MAX: Final = 10
 WINDOW: Final = 10.0  # seconds
 

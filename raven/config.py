@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from raven.errors import ConfigError, PeerError
+from raven.places import STATE_DIRECTORY
 from raven.topology.model import parse_pod_networks_untrusted
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
@@ -305,9 +306,6 @@ WG_INTERFACE = option(
     pattern=r"^[a-zA-Z0-9_.=+-]{1,15}\Z",
 )
 LISTEN = "an address to listen on, as in 0.0.0.0:10262, [::]:10262 or *:10262"
-
-
-STATE_DIRECTORY = Path("/var/lib/raven")  # of a daemon that is not told another
 
 
 class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,10 +11,8 @@ import trio
 from raven.cli import render
 from raven.errors import StateError
 from raven.net.status_socket import Answer, Request, SnapshotRequest, ask
+from raven.places import AGENT_SOCKET, GATEWAY_SOCKET
 from raven.status import AgentSnapshot, GatewaySnapshot, Happening, PingResult, Streams, TraceResult
-
-GATEWAY_SOCKET = Path("/run/raven/gateway.sock")
-AGENT_SOCKET = Path("/run/raven/agent.sock")
 
 EXIT_DOWN = 1  # the daemon answered, and something it watches is not well
 EXIT_USAGE = 2  # no daemon answered, or the command makes no sense to it

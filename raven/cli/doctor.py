@@ -13,14 +13,15 @@ from pathlib import Path
 import trio
 
 from raven.cli import findings
-from raven.cli.client import AGENT_SOCKET, GATEWAY_SOCKET, fail
-from raven.config import STATE_DIRECTORY, Address
+from raven.cli.client import fail
+from raven.config import Address
 from raven.diagnosis import agent_host, gateway_host, packet_host
 from raven.diagnosis.finding import Finding
 from raven.diagnosis.own_state import Role, role_of
 from raven.errors import RavenError, StateError
 from raven.net.proxy import ways_by
 from raven.net.status_socket import SnapshotRequest, ask
+from raven.places import AGENT_SOCKET, GATEWAY_SOCKET, STATE_DIRECTORY
 from raven.status import AgentSnapshot, GatewaySnapshot
 
 _INTERFACES = {"agent": "raven0", "gateway": "raven-gw"}

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from raven.config import STATE_DIRECTORY
 from raven.errors import RavenError
+from raven.places import STATE_DIRECTORY
 
 
 def verify_command(program: str) -> click.Command:
