@@ -20,6 +20,17 @@ from raven.errors import ConfigError, StateError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN_LIFE = 60.0  # seconds a token is used before its file is read again; the kubelet replaces it hourly
+# Keys of a user without which we would be somebody else to the API server, or nobody.
+_NOT_OURS = {
+    "exec": "which Raven does not run",
+    "auth-provider": "which Raven does not run",
+    "as": "and Raven impersonates nobody",
+    "as-uid": "and Raven impersonates nobody",
+    "as-groups": "and Raven impersonates nobody",
+    "as-user-extra": "and Raven impersonates nobody",
+    "username": "and Raven sends no password",
+    "password": "and Raven sends no password",
+}
 _FILE_MAX = 1 << 20  # bytes; a kubeconfig of many clusters has some tens of kilobytes
 
 
@@ -46,6 +57,7 @@ class Access:
     server: str  # https://HOST:PORT
     namespace: str  # ours, or the kubeconfig's
     context: ssl.SSLContext | None = field(default=None, repr=False)  # None: plain HTTP, for tests
+    tls_name: str = ""  # whom its certificate is to be for, where that is not the host of `server`
     token: Token | None = None
     user: str = ""  # what the kubeconfig calls us, which need not be what the API server does
     certificate: bytes = field(default=b"", repr=False)  # the client certificate in PEM, where there is one
@@ -69,10 +81,17 @@ def find_access(kubeconfig: str = "", *, environ: Mapping[str, str] = os.environ
         return read_kubeconfig(Path(kubeconfig))
     if is_pod(environ):
         return in_cluster(environ)
-    path = environ.get("KUBECONFIG", "").split(":")[0] or str(Path.home() / ".kube" / "config")
-    if not Path(path).exists():
-        raise ConfigError(f"no Kubernetes here: this is no pod, and there is no kubeconfig at {path}")
-    return read_kubeconfig(Path(path))
+    listed = [one for one in environ.get("KUBECONFIG", "").split(":") if one]
+    paths = listed or [str(Path.home() / ".kube" / "config")]
+    there = [one for one in paths if Path(one).exists()]
+    if not there:
+        raise ConfigError(f"no Kubernetes here: this is no pod, and there is no kubeconfig at {paths[0]}")
+    if len(there) > 1:
+        raise ConfigError(
+            f"KUBECONFIG={':'.join(listed)}: Raven reads one file and does not merge; name one, or make one:"
+            " kubectl config view --flatten --minify"
+        )
+    return read_kubeconfig(Path(there[0]))
 
 
 def in_cluster(environ: Mapping[str, str], directory: Path = SERVICE_ACCOUNT) -> Access:
@@ -106,12 +125,16 @@ def read_kubeconfig(path: Path, *, context_name: str = "") -> Access:
     context = _named(path, config, "contexts", "context", name)
     cluster = _named(path, config, "clusters", "cluster", context.get("cluster", ""))
     user = _named(path, config, "users", "user", context.get("user", "")) if context.get("user") else {}
-    for key in ("exec", "auth-provider"):
-        if key in user:
+    for key, why in _NOT_OURS.items():
+        if user.get(key):
             raise ConfigError(
-                f"{path}: user {context['user']} has {key!r}, which Raven does not run; give it a token or a"
+                f"{path}: user {context['user']} has {key!r}, {why}; give it a token or a"
                 " client certificate, as `kubectl create token` makes one"
             )
+    if cluster.get("proxy-url"):
+        raise ConfigError(
+            f"{path}: cluster {context.get('cluster')} has 'proxy-url', and Raven dials the API server itself"
+        )
     server = cluster.get("server")
     if not isinstance(server, str) or not server.startswith(("https://", "http://")):
         raise ConfigError(f"{path}: cluster {context.get('cluster')}: server: expected https://HOST:PORT")
@@ -124,6 +147,7 @@ def read_kubeconfig(path: Path, *, context_name: str = "") -> Access:
         server=server.rstrip("/"),
         namespace=context.get("namespace") or "default",
         context=tls,
+        tls_name=str(cluster.get("tls-server-name") or ""),
         token=_token(path, user),
         user=context.get("user") or "",
         certificate=certificate,

@@ -47,6 +47,7 @@ class Client:
         self.access = access
         self.requests = 0  # sent, each try counted
         self._jitter = jitter
+        self._extensions = {"sni_hostname": access.tls_name} if access.tls_name else {}
         self._http = httpx.AsyncClient(
             base_url=access.server,
             verify=access.context if access.context is not None else True,
@@ -143,6 +144,7 @@ class Client:
                 params=query,
                 headers=self._authorization(),
                 timeout=timeout,
+                extensions=self._extensions,
             ) as response:
                 if response.status_code != 200:
                     body = await answers.whole(response, what)
@@ -249,7 +251,7 @@ class Client:
         self.requests += 1
         try:
             async with self._http.stream(
-                method, path, params=query, content=body, headers=headers
+                method, path, params=query, content=body, headers=headers, extensions=self._extensions
             ) as response:
                 answer = await answers.whole(response, what)
         except (httpx.HTTPError, httpx.StreamError) as error:

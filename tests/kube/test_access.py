@@ -56,6 +56,14 @@ def test_files_beside_the_kubeconfig(tmp_path: Path) -> None:
     [
         ({}, {"exec": {"command": "aws"}}, "user u has 'exec'"),
         ({}, {"auth-provider": {"name": "gcp"}}, "user u has 'auth-provider'"),
+        ({}, {"token": "t", "as": "jane"}, "user u has 'as', and Raven impersonates nobody"),
+        ({}, {"token": "t", "as-groups": ["ops"]}, "user u has 'as-groups'"),
+        (
+            {},
+            {"username": "jane", "password": "hunter2"},
+            "user u has 'username', and Raven sends no password",
+        ),
+        ({"proxy-url": "http://192.0.2.9:3128"}, {}, "cluster k has 'proxy-url'"),
         ({"server": "192.0.2.1"}, {}, "expected https://HOST:PORT"),
         ({"insecure-skip-tls-verify": True}, {}, "always verifies"),
         ({"certificate-authority": "absent.crt"}, {}, "cannot be used"),
@@ -69,6 +77,7 @@ def test_what_cannot_be_used_is_named(
     with pytest.raises(ConfigError, match="config") as caught:
         read_kubeconfig(written(tmp_path / "config", cluster=cluster, user=user or {"token": "t"}))
     assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "[]", "{}", "current-context: none\ncontexts: []"])
@@ -94,6 +103,16 @@ def test_the_kubeconfig_of_the_environment(tmp_path: Path) -> None:
     assert find_access(environ={"KUBECONFIG": str(path)}).namespace == "edge"
     with pytest.raises(ConfigError, match="no Kubernetes here"):
         find_access(environ={"KUBECONFIG": str(tmp_path / "absent")})
+
+
+def test_several_kubeconfigs_of_the_environment_are_not_merged(tmp_path: Path) -> None:
+    """kubectl would; to take the first alone would be another cluster than kubectl's."""
+    one, other = written(tmp_path / "one"), written(tmp_path / "other")
+    with pytest.raises(ConfigError, match="does not merge") as caught:
+        find_access(environ={"KUBECONFIG": f"{one}:{other}"})
+    assert "kubectl config view --flatten" in str(caught.value)
+    absent = tmp_path / "absent"
+    assert find_access(environ={"KUBECONFIG": f"{absent}:{one}"}).namespace == "edge"
 
 
 def test_a_token_is_read_again_now_and_then() -> None:
