@@ -1,5 +1,7 @@
 """How others reach the gateways: load balancers, public addresses, the internal Service, the hosts file."""
 
+import re
+from itertools import pairwise
 from typing import Any
 
 from tests.e2e_kube.controllers.objects import (
@@ -38,6 +40,30 @@ def _hosts(objects: Objects) -> dict[str, str]:
     held = objects.api.get(f"{SYSTEM}/configmaps/edge-tunnel-nodes") or {"data": {"tunnel-nodes": ""}}
     lines = held["data"]["tunnel-nodes"].splitlines()
     return {name: address for address, name in (line.split("\t") for line in lines)}
+
+
+def test_the_table_says_what_it_shows(objects: Objects, leader: KubeGateway) -> None:
+    """The API server prints one value a column: the tunnel, of which there is one, and the first proxy."""
+    objects.node("c1", "cloud", address="192.0.2.1")
+    objects.node("c2", "cloud", address="192.0.2.2", external="198.51.100.2")
+    ends = (proxy("c1", publicIP="198.51.100.1"), proxy("c2"), tunnel("c2"))
+    objects.site("cloud", *ends, exposeType="PublicIP", proxyConfig={"Replicas": 2}, **TUNNELS)
+
+    def row(*options: str) -> dict[str, str]:
+        """What kubectl prints of the Gateway, by column."""
+        done = objects.server.kubectl("get", "gateways.raven.openyurt.io", "cloud", *options)
+        head, line = done.out.splitlines()
+        starts = [match.start() for match in re.finditer(r"(?<!\S)\S+( \S+)*", head)]
+        spans = pairwise([*starts, None])
+        return {head[a:b].strip(): line[a:b].strip() for a, b in spans}
+
+    wait_until(lambda: row().get("TUNNEL") == "c2", what=f"the tunnel, not {row()}", seconds=SECONDS)
+    assert row()["FIRST PROXY"] == "c1"
+    assert "ACTIVE" not in row()
+    objects.set_ready("c1", False)
+    wait_until(lambda: row()["READY"] == "False", what="Ready False", seconds=SECONDS)
+    assert row()["FIRST PROXY"] == "c2"
+    assert "1 of 2 endpoints of type proxy active" in row("-o", "wide")["WHY"]
 
 
 def test_the_internal_service_and_the_names_of_nodes(objects: Objects, leader: KubeGateway) -> None:
