@@ -74,7 +74,7 @@ def _cells(row: Row) -> Iterator[str]:
     yield row.peer
     yield "" if row.ratio is None else f"{row.ratio:.2f}x"
     sign = ">=" if row.higher_is_better else "<="
-    yield "" if row.goal is None else f"{sign} {row.goal:g} {'met' if row.holds else 'MISSED'}"
+    yield "" if row.goal is None else f"{sign} {row.goal:g} {row.unit} {'met' if row.holds else 'MISSED'}"
 
 
 def rendered(rows: Iterable[Row], title: str = "") -> Table:
