@@ -33,6 +33,7 @@ from raven.pki.identity import node_identity
 
 _TOKEN_SECRET, _TOKEN_TYPE = "bootstrap-token-", "bootstrap.kubernetes.io/token"
 _TOKEN_NAMESPACE = "kube-system"
+_SIGNED_MAX = 256  # certificates remembered; of the last seconds they matter
 
 
 class Verdict(NamedTuple):
@@ -118,6 +119,9 @@ class CertificateReconciler:
     ) -> None:
         self._client, self._requests, self._cluster = client, requests, cluster
         self._sign, self._wall = sign, wall
+        # What was signed, by the request's uid, newest last: a request is looked at again before the watch
+        # has brought its certificate, and another one would end that.
+        self._signed: dict[str, str] = {}
 
     async def __call__(self, name: str) -> str:
         """What was done, for an Event; "" for nothing."""
@@ -144,7 +148,7 @@ class CertificateReconciler:
                 return verdict.message
             request = await self._patch(request, "Approved", "NameIsTheAskers", verdict.message, "approval")
         try:
-            pem = await self._sign(verdict.node, request_pem(request), request.spec.username)
+            pem = await self._signed_once(verdict.node, request)
         except (PeerError, RefusedError) as error:
             await self._patch(request, "Failed", "NotSigned", str(error), "status")
             return str(error)
@@ -153,6 +157,14 @@ class CertificateReconciler:
         signed = msgspec.structs.replace(request, status=status)
         await self._client.patch(CERTIFICATE_REQUESTS, request, signed, subresource="status")
         return f"signed for node {verdict.node}"
+
+    async def _signed_once(self, node: str, request: CertificateSigningRequest) -> str:
+        uid = request.metadata.uid
+        if (pem := self._signed.get(uid)) is None:
+            pem = self._signed[uid] = await self._sign(node, request_pem(request), request.spec.username)
+            if len(self._signed) > _SIGNED_MAX:
+                del self._signed[next(iter(self._signed))]
+        return pem
 
     async def _token(self, request: CertificateSigningRequest) -> Secret | None:
         """The Secret of the bootstrap token that asked; no other Secret is ever read."""

@@ -98,6 +98,7 @@ def gateway(cluster: Cluster, account: Path) -> Iterator[Process]:
         *("raven-gateway", "run", "--no-packets", "--state-dir", str(directory), "--name", "rbac"),
         *("--socket", f"{directory}.sock", "--metrics-listen", "off", "--advertise", "127.0.0.1:11262"),
         *("--agents-listen", "127.0.0.1:11262", "--oam-listen", "127.0.0.1:11264"),
+        *("--names-listen", "*:11263"),
         *("--kubernetes-enabled", "--kubernetes-kubeconfig", str(account)),
         *("--kubernetes-service", "raven-gateway-agents", "--kubernetes-registry", "cluster"),
         name="raven-gateway@rbac",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 
 import pytest
 import trio
@@ -156,6 +157,25 @@ async def test_a_bootstrap_token_gets_its_own_node_signed_once(
     await reconciled(api, signer)
     assert state(api) == (["Approved"], "certificate of a")
     assert signer.signed == [("a", "system:bootstrap:abcdef")]
+
+
+async def test_a_request_whose_certificate_has_not_come_back_yet_is_not_signed_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Each signature registers the node anew and ends the certificate before, which the node has by then."""
+    api, signer = FakeApi(), Signer()
+    api.add(CERTIFICATE_REQUESTS, request(csr("a"), *NODE))
+    approved = [{"type": "Approved", "status": "True"}]
+    api.change("certificatesigningrequests", "r", {"status": {"conditions": approved}})
+    client = api.client()
+    page = await client.list(CERTIFICATE_REQUESTS)
+    stale = {one.metadata.name: one for one in page.items}  # as a watch that lags shows it
+    reconcile = CertificateReconciler(client, stale, cluster=CLUSTER, sign=signer, wall=lambda: 1.8e9)
+    assert await reconcile("r") == "signed for node a"
+    told = state(api)
+    with suppress(KubeError):  # a conflict, which is looked at again
+        await reconcile("r")
+    assert (len(signer.signed), state(api)) == (1, told)
 
 
 async def test_another_name_is_denied_and_never_signed(autojump_clock: trio.testing.MockClock) -> None:
