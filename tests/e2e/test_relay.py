@@ -65,7 +65,7 @@ def test_connections_live_through_the_end_of_udp_and_its_return(lab: Lab) -> Non
     cloud, pod = lab.world.cloud_pod, wires.pod_address(1)
     programs.ping_until(cloud, pod, seconds=20)
     lab.a.pod.start(sys.executable, "-c", ECHO_SERVER, name="echo").ready(ECHO_PORT)
-    with Shell(cloud, "nc", pod, str(ECHO_PORT)) as shell, ThreadPoolExecutor() as pool:
+    with Shell(cloud, "nc", "-N", pod, str(ECHO_PORT)) as shell, ThreadPoolExecutor() as pool:
         assert shell.ask("by UDP", seconds=10) == "by UDP"
         with no_udp(lab):
             wait_until(lambda: in_vain(lab) and relays(lab), what="packets in the tunnel", seconds=60)
