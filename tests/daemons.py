@@ -4,6 +4,7 @@ Readiness is heard, not guessed: each daemon gets a NOTIFY_SOCKET of its own.
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -50,11 +51,12 @@ async def command(program: Sequence[str], *arguments: object, stdin: bytes = b""
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A TCP port of loopback that nobody uses now, below those that the kernel gives to connections."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def free_address() -> str:
@@ -72,11 +74,14 @@ class Daemon:
 
     async def notified(self, text: str, *, seconds: float = START_MAX) -> str:
         """The first message to systemd from now on that contains `text`."""
-        with trio.fail_after(seconds):
+        with trio.move_on_after(seconds):
             while True:
                 message = (await self._notifications.recv(4096)).decode()
                 if text in message:
                     return message
+        raise AssertionError(
+            f"no {text} within {seconds:g} s; its log ends with {self.log.read_text()[-2000:]}"
+        )
 
     async def gateway_snapshot(self) -> GatewaySnapshot:
         answer = await ask(self.socket, SnapshotRequest())
