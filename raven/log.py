@@ -32,7 +32,8 @@ Format = Literal["auto", "text", "json"]
 _SECRET_KEY = re.compile(r"token|secret|password|private|preshared|authorization", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
     r"raven(?:op)?1\.[\w.-]+"  # join tokens, access tokens
-    r"|(?<=://)[^@\s]+:\S+(?=@)|\b[\w.%-]+:[^@\s/]+(?=@\w)"  # user and password of a proxy
+    # User and password of a proxy; without a scheme a port has to follow, or it is an asker's name with an @.
+    r"|(?<=://)[^@\s]+:\S+(?=@)|\b[\w.%-]+:[^@\s/]+(?=@[\w.-]+:\d)"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*",
     re.DOTALL,
 )

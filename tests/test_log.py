@@ -67,6 +67,13 @@ def test_the_newest_lines_are_kept_as_they_were_written() -> None:
     assert {len(line.details["why"]) for line in lines} == {log.Recent.VALUE_MAX}
 
 
+@pytest.mark.parametrize("asker", ["cert:alice@example.com at 192.0.2.1:5", "token:ci@edge at unix pid 7"])
+def test_who_asked_is_written(asker: str) -> None:
+    out = _lines("json")
+    log.get("audit").info("request", asker=asker)
+    assert json.loads(out.getvalue())["asker"] == asker
+
+
 @pytest.mark.parametrize("format", ["json", "text"])
 def test_no_secret_is_written(format: log.Format) -> None:
     out = _lines(format)
