@@ -234,12 +234,20 @@ def test_a_path_that_loses_datagrams_is_no_slower_than_with_plain_packets(
                 for mode in received:
                     tell(left, right, mode)
                     received[mode] += iperf(left.machine, RIGHT4)
+
+            # How many pass until reports judge them is a matter of luck: a trial may lose none.
+            def given_up() -> bool:
+                before = status(left).tx_superframes
+                assert iperf(left.machine, RIGHT4, seconds=1) > 0
+                return status(left).tx_superframes == before
+
+            wait_until(given_up, what="a second of transfer without a superframe", seconds=40)
     finally:
         server.stop()
         left.ip("link set eth0 gso_max_segs 65535")
     # On a machine at work, two such transfers of one kind differ by a third.
     assert received[AES] > 0.5 * received[OFF], received
-    assert 0 < status(right).rx_superframes < 1000, "they were tried, and given up"
+    assert status(right).rx_superframes > 0, "they were tried"
 
     # And back up, once the path is good again.
     def goes_up() -> bool:
@@ -250,8 +258,8 @@ def test_a_path_that_loses_datagrams_is_no_slower_than_with_plain_packets(
     wait_until(goes_up, what="superframes on a path that is good again", seconds=40)
 
 
-def iperf(client: Machine, address: str) -> int:
-    """Bytes received in three seconds."""
-    command = ("iperf3", "-c", address, "-t", "3", "-C", "cubic", "-J")
+def iperf(client: Machine, address: str, seconds: int = 3) -> int:
+    """Bytes received in so long."""
+    command = ("iperf3", "-c", address, "-t", str(seconds), "-C", "cubic", "-J")
     report: Any = json.loads(client.run(*command, seconds=20).out)
     return int(report["end"]["sum_received"]["bytes"])
