@@ -18,6 +18,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import reruns
 from tests.lab.world import missing
 
 # A single example that meets a busy moment of a shared machine is no failure; pytest bounds the whole test.
@@ -49,6 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     shared_out = hasattr(config, "workerinput")  # this is one of the processes of pytest-xdist
     items.sort(key=lambda item: (item.get_closest_marker("netns") is not None) != shared_out)
+    reruns.allow_reruns(items, config.rootpath)
 
 
 class _Shares(LoadScopeScheduling):
@@ -69,6 +71,12 @@ def _is_heavy(file: Path) -> bool:
 @pytest.hookimpl(optionalhook=True)  # one may run without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     return _Shares(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if complaint := reruns.complaint(session.config):
+        session.config.get_terminal_writer().line(f"\n{complaint}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
