@@ -1,7 +1,7 @@
 """`raven-gateway access` and `policy`: who may ask at the O&M entries, and for what.
 
 Here are options, tables and exit codes; what each command does stands in `gateway.access`,
-`gateway.policy_file` and `raven.oam.permits`.
+`gateway.oam.policy_file` and `raven.oam.permits`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def policy() -> None:
 @output_option
 def check(file: Path, output: str) -> None:
     """Check a policy file before a gateway reads it: one line for each problem, with its place."""
-    from gateway.policy_file import read_policy
+    from gateway.oam.policy_file import read_policy
 
     with failing_in_one_line():
         permits = len(read_policy(file).permits)

@@ -1,7 +1,7 @@
 """The gateway's nursery: opens what listens, starts every lane, drains when asked, leaves the host as it was.
 
 Only runs what `parts` has put together. What a connection is worth stands in `tunnel_server` and
-`oam_connect`; how packets get their routes in `network`; what an operator sees in `report`.
+`oam.connect`; how packets get their routes in `network`; what an operator sees in `report`.
 """
 
 from __future__ import annotations

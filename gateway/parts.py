@@ -10,14 +10,14 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from gateway.addresses import ANYWHERE, advertised, gateway_list
-from gateway.audit import RegistryAudit
 from gateway.broadcast import Broadcast
 from gateway.devices import device_options, device_port
 from gateway.followers import Followers
 from gateway.following import CopiedRegistry, Following
 from gateway.join import Enroller, OwnEnroller, serve_join
 from gateway.network import GatewayNetwork
-from gateway.oam import Oam
+from gateway.oam.assembly import Oam
+from gateway.oam.audit import RegistryAudit
 from gateway.options import GatewayOptions
 from gateway.trust import Trust
 from gateway.tunnel_server import TunnelServer

@@ -8,7 +8,7 @@ import trio
 from raven.config import Address
 from raven.diagnosis.contact import meet
 from tests.daemons import free_port
-from tests.gateway.oam_site import target
+from tests.gateway.oam.site import target
 from tests.net.test_dial import OK, answering, serving, through
 
 

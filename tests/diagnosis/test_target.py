@@ -7,8 +7,8 @@ from raven.config import Address
 from raven.diagnosis import target
 from raven.errors import RefusedError
 from raven.oam.target import Target
-from tests.gateway.oam_site import site
-from tests.gateway.oam_site import target as served
+from tests.gateway.oam.site import site
+from tests.gateway.oam.site import target as served
 
 
 @pytest.mark.parametrize(

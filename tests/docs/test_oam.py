@@ -14,7 +14,7 @@ import trio
 from raven.oam.permits import DEFAULT_POLICY
 from raven.oam.policy import DEFAULT_ALLOW, Rule
 from raven.oam.refusal import STATUS
-from tests.gateway.oam_site import curl, read_until, site, target
+from tests.gateway.oam.site import curl, read_until, site, target
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "oam.md").read_text()
 ENTRY = "127.0.0.1:10264"

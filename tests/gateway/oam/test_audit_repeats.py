@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.audit_repeats import KINDS_MAX, WINDOW, Repeats
+from gateway.oam.audit_repeats import KINDS_MAX, WINDOW, Repeats
 from raven.oam.audit import OPEN, AuditLine
 
 REFUSED = AuditLine(

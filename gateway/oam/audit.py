@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-from gateway.audit_repeats import WINDOW, Repeats
+from gateway.oam.audit_repeats import WINDOW, Repeats
 from raven import log
 from raven.errors import StateError
 from raven.oam.audit import OPEN, AuditLine

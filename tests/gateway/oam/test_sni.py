@@ -9,14 +9,14 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.oam_sni import HELLO_TIMEOUT, NameSplicer
+from gateway.oam.sni import HELLO_TIMEOUT, NameSplicer
 from gateway.tunnels import Offline
 from raven.net.tcp import peer_of
 from raven.oam.asker import asker_from_address
 from raven.oam.permits import Policy
 from tests.authority import Authority
 from tests.daemons import free_port
-from tests.gateway.oam_site import NOW, Site, read_all, serve_tcp, site, target
+from tests.gateway.oam.site import NOW, Site, read_all, serve_tcp, site, target
 from tests.oam.test_clienthello import hello, records
 
 

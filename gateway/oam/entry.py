@@ -17,9 +17,9 @@ from typing import Final
 
 import trio
 
-from gateway.oam_connect import HttpProxy
-from gateway.oam_identity import Identities
-from gateway.oam_sni import NameSplicer
+from gateway.oam.connect import HttpProxy
+from gateway.oam.identity import Identities
+from gateway.oam.sni import NameSplicer
 from gateway.refusals import Refusals
 from raven import log
 from raven.errors import PeerError, RefusedError

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import trio
 
 from agent.dialer import Dialer
-from gateway.oam_connect import HttpProxy
-from gateway.oam_requests import EACH_MAX, Requests
+from gateway.oam.connect import HttpProxy
+from gateway.oam.requests import EACH_MAX, Requests
 from gateway.tunnels import Offline
 from raven.control.messages import OpenRequest, encode
 from raven.net.tcp import peer_of

@@ -9,13 +9,13 @@ import h11
 import pytest
 import trio
 
-from gateway.oam_kubelet import KubeletProxy
+from gateway.oam.kubelet import KubeletProxy
 from raven.net.tcp import peer_of
 from raven.net.tls import kubelet_context
 from raven.oam.asker import asker_from_address
 from raven.oam.permits import Policy
 from tests.authority import Authority
-from tests.gateway.oam_site import Site, read_head, serve_tcp, site, target
+from tests.gateway.oam.site import Site, read_head, serve_tcp, site, target
 
 LOGS_ONLY = """
 [[permit]]

@@ -8,7 +8,7 @@ from typing import cast
 import trio
 import trio.testing
 
-from gateway.audit import QUEUE_MAX, RegistryAudit
+from gateway.oam.audit import QUEUE_MAX, RegistryAudit
 from raven.errors import StateError
 from raven.oam.audit import AuditLine
 from raven.registry.interface import AuditRecord, Registry

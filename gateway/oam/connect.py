@@ -1,6 +1,6 @@
 """The gateway's HTTP proxy: reads a request, finds the node it is for, and joins the asker to a stream there.
 
-`raven.oam` understands the bytes, `oam_requests` judges and opens, the agent has the last word on the target;
+`raven.oam` understands the bytes, `requests` judges and opens, the agent has the last word on the target;
 here it is decided only who waits for what and how long. A request that cannot be served is answered with a
 reason. Never reads a body: after CONNECT or an upgrade `splice` carries the bytes, otherwise `Exchange`
 counts them.
@@ -15,9 +15,9 @@ from typing import Final, Protocol
 
 import trio
 
-from gateway.oam_arrivals import Arrivals
-from gateway.oam_relay import Relay
-from gateway.oam_requests import Request, Requests
+from gateway.oam.arrivals import Arrivals
+from gateway.oam.relay import Relay
+from gateway.oam.requests import Request, Requests
 from raven import log
 from raven.net import tcp
 from raven.net.http_pages import (

@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from gateway.oam_relay import tunnel_lost
+from gateway.oam.relay import tunnel_lost
 from gateway.tunnels import AgentTunnel, Offline, Tunnels
 from raven import log
 from raven.control.messages import OpenRequest

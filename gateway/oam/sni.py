@@ -2,7 +2,7 @@
 
 For control planes whose flags one cannot set: kube-apiserver dials a node's name, and the name leads here.
 The gateway holds no key: both ends of TLS are the asker's and the kubelet's, and each verifies the other.
-`raven.oam.clienthello` understands the bytes, `oam_requests` judges and opens. What cannot be served is
+`raven.oam.clienthello` understands the bytes, `requests` judges and opens. What cannot be served is
 answered with a TLS alert, since that is all a client can read by then.
 """
 
@@ -13,8 +13,8 @@ from typing import Final
 
 import trio
 
-from gateway.oam_arrivals import Arrivals
-from gateway.oam_requests import Request, Requests
+from gateway.oam.arrivals import Arrivals
+from gateway.oam.requests import Request, Requests
 from raven import log
 from raven.errors import PeerError
 from raven.net.http_pages import linger

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 import trio
 
-from gateway.oam_kubelet import Reloaded
-from gateway.oam_kubelet_door import kubelet_doors
-from gateway.oam_requests import Requests
+from gateway.oam.kubelet import Reloaded
+from gateway.oam.kubelet_door import kubelet_doors
+from gateway.oam.requests import Requests
 from gateway.options import GatewayOptions
 from raven.config import Lead
 from raven.errors import ConfigError, StateError

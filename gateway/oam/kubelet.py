@@ -15,8 +15,8 @@ from typing import Final
 
 import trio
 
-from gateway.oam_connect import HttpProxy
-from gateway.oam_requests import Request, Requests
+from gateway.oam.connect import HttpProxy
+from gateway.oam.requests import Request, Requests
 from raven import log
 from raven.errors import StateError
 from raven.net.tls import handshake_problem

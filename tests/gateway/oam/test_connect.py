@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.oam_connect import HttpProxy
+from gateway.oam.connect import HttpProxy
 from gateway.tunnels import Offline
 from raven.control.messages import OpenRequest
 from raven.errors import StateError
@@ -15,7 +15,7 @@ from raven.mux.codes import Priority, RefusalCode
 from raven.net.http_pages import HEAD_TIMEOUT
 from raven.net.tunnel import StreamRefused
 from tests.agent.test_dialer import free_port
-from tests.gateway.oam_site import (
+from tests.gateway.oam.site import (
     NOW,
     Node,
     Site,

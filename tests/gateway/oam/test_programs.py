@@ -16,7 +16,7 @@ import trio
 
 from gateway.tunnels import Offline
 from tests.agent.test_dialer import free_port
-from tests.gateway.oam_site import NOW, curl, read_head, read_until, site, target
+from tests.gateway.oam.site import NOW, curl, read_head, read_until, site, target
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

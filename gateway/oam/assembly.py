@@ -12,15 +12,15 @@ from functools import partial
 
 import trio
 
-from gateway.audit import RegistryAudit
-from gateway.oam_connect import HttpProxy
-from gateway.oam_entry import Entries
-from gateway.oam_identity import Identities
-from gateway.oam_kubelet_door import kubelet_doors
-from gateway.oam_requests import Requests
-from gateway.oam_sni import NameSplicer
+from gateway.oam.audit import RegistryAudit
+from gateway.oam.connect import HttpProxy
+from gateway.oam.entry import Entries
+from gateway.oam.identity import Identities
+from gateway.oam.kubelet_door import kubelet_doors
+from gateway.oam.policy_file import PolicyFile
+from gateway.oam.requests import Requests
+from gateway.oam.sni import NameSplicer
 from gateway.options import GatewayOptions
-from gateway.policy_file import PolicyFile
 from gateway.tunnels import Tunnels
 from raven import log
 from raven.config import Address

@@ -22,7 +22,7 @@ from raven.pki.csr import key_pem
 from raven.registry.interface import AuditRecord
 from raven.registry.sqlite import open_existing
 from tests.daemons import GATEWAY, Daemon, Loopback, command, echo, free_port, loopback, until
-from tests.gateway.oam_site import curl, read_all, read_head, read_until, target
+from tests.gateway.oam.site import curl, read_all, read_head, read_until, target
 
 NODE = "shop-1"
 

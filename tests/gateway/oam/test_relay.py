@@ -6,9 +6,9 @@ import pytest
 import trio
 import trio.testing
 
-from gateway import oam_relay
-from gateway.oam_relay import HALF_CLOSED_GRACE
-from tests.gateway.oam_site import read_all, read_head, read_until, site, target
+from gateway.oam import relay
+from gateway.oam.relay import HALF_CLOSED_GRACE
+from tests.gateway.oam.site import read_all, read_head, read_until, site, target
 
 CHUNKS = b'5;sig="x y"\r\nhello\r\n0\r\nX-Checksum: 0123\r\nX-Empty:\r\n\r\n'
 
@@ -227,7 +227,7 @@ async def test_a_body_that_stops_coming_is_given_up(monkeypatch: pytest.MonkeyPa
             await stream.receive_some()
         ended.set()
 
-    monkeypatch.setattr(oam_relay, "BODY_IDLE", 0.1)
+    monkeypatch.setattr(relay, "BODY_IDLE", 0.1)
     async with site() as s, target(serve) as port:
         answer = await s.ask(post(port, "Content-Length: 100") + b"abc")
         assert answer.startswith(b"HTTP/1.1 408 ")

@@ -1,6 +1,6 @@
 """Carries one HTTP exchange between its asker and its target: reads, feeds `Exchange`, writes.
 
-`oam_connect` has opened both ends. Both directions run at once, because an answer may come before its request
+`connect` has opened both ends. Both directions run at once, because an answer may come before its request
 is all there (100 Continue, an early error). Meanwhile the asker is watched: one that hangs up ends the
 exchange.
 """

@@ -6,10 +6,10 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.oam_entry import TLSDoor
-from gateway.oam_identity import Identities
-from gateway.oam_kubelet import KubeletProxy, Reloaded
-from gateway.oam_requests import Requests
+from gateway.oam.entry import TLSDoor
+from gateway.oam.identity import Identities
+from gateway.oam.kubelet import KubeletProxy, Reloaded
+from gateway.oam.requests import Requests
 from gateway.options import GatewayOptions
 from raven.config import Lead
 from raven.errors import ConfigError
