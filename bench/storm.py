@@ -21,8 +21,8 @@ from agent.network import AgentNetwork
 from agent.renewal import Renewal
 from agent.uplink import Uplink
 from bench.table import Row
+from gateway.admin.token import add_token
 from gateway.join import certificate_record
-from gateway.token import add_token
 from raven.config import Address
 from raven.control.messages import VERSION, AgentHello
 from raven.keys import PrivateKey

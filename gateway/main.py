@@ -12,8 +12,13 @@ from typing import Any
 import click
 import trio
 
-from gateway.access_commands import access, policy
-from gateway.commands import audit, ca, gateway, node, token
+from gateway.commands.access import access
+from gateway.commands.audit import audit
+from gateway.commands.ca import ca
+from gateway.commands.gateway import gateway
+from gateway.commands.node import node
+from gateway.commands.policy import policy
+from gateway.commands.token import token
 from gateway.options import GatewayOptions
 from raven import __version__, config, log
 from raven.errors import RavenError
@@ -120,8 +125,8 @@ def join(state_dir: Path, gateway: str, token: str, advertise: str, name: str | 
     follows that one: it copies who has joined and goes on serving everybody while that one is away; joins and
     renewals wait for it.
     """
-    from gateway import enlist
     from gateway.addresses import host_name
+    from gateway.admin import enlist
 
     try:
         text = sys.stdin.readline() if token == "-" else token
@@ -149,7 +154,7 @@ def _invite(state_dir: Path, advertise: str) -> None:
             next=f"raven-gateway token create --state-dir {state_dir} prints a token for raven-agent join",
         )
         return
-    from gateway.token import create_token
+    from gateway.admin.token import create_token
 
     token = create_token(state_dir, now=time.time())
     click.echo(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.admin.token import add_token
 from gateway.join import certificate_record
-from gateway.token import add_token
 from raven.keys import PrivateKey
 from raven.pki.csr import key_hash, key_pem, load_key, new_key
 from raven.pki.token import parse_token_untrusted

@@ -15,8 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from agent.join import Joined, join
+from gateway.admin.token import add_token
 from gateway.join import OwnEnroller, serve_join
-from gateway.token import add_token
 from raven.config import Address
 from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRefused, JoinRequest, Message
 from raven.errors import ConfigError, PeerError, RefusedError, StateError

@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
+from gateway.admin.token import add_token
 from gateway.join import ACCEPTED, JoinResult, OwnEnroller, serve_join
-from gateway.token import add_token
 from raven.control.messages import JoinAccepted, JoinHello, JoinMessage, JoinRefused, JoinRequest, encode
 from raven.errors import PeerError
 from raven.net.join_channel import JOIN_MESSAGE_MAX, JoinChannel

@@ -56,7 +56,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Parts]]:
 
 def _enrol(registry: SqliteRegistry, node: str) -> None:
     """Puts a node into the registry, as a join would."""
-    from gateway.token import add_token
+    from gateway.admin.token import add_token
     from raven.pki.token import parse_token_untrusted
 
     now = time.time()

@@ -12,11 +12,11 @@ import trio
 
 from agent.join import join
 from gateway import arrival, tunnel_server
+from gateway.admin.token import add_token
 from gateway.join import JoinResult, OwnEnroller, serve_join
 from gateway.network import GatewayNetwork
 from gateway.renew import renew
 from gateway.revocation import cut_withdrawn
-from gateway.token import add_token
 from gateway.tunnel_server import TunnelServer
 from gateway.tunnels import Offline, TunnelTable
 from raven.config import Address

@@ -1,8 +1,4 @@
-"""`raven-gateway access` and `policy`: who may ask at the O&M entries, and for what.
-
-Here are options, tables and exit codes; what each command does stands in `gateway.access`,
-`gateway.oam.policy_file` and `raven.oam.permits`.
-"""
+"""`raven-gateway access`: what O&M clients prove their names with."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.commands import (
+from gateway.commands.output import (
     done,
     failing_in_one_line,
     moment,
@@ -41,8 +37,8 @@ def token(name: str, state_dir: Path, ttl: str) -> None:
     It is a secret. It goes into Proxy-Authorization: as a bearer token, or as the password of Basic, as in
     curl -x http://NAME:TOKEN@GATEWAY:10264.
     """
-    from gateway.access import create_access_token
-    from gateway.token import parse_ttl
+    from gateway.admin.access import create_access_token
+    from gateway.admin.token import parse_ttl
 
     with failing_in_one_line():
         text = create_access_token(state_dir, name, ttl=parse_ttl(ttl), now=time.time())
@@ -63,8 +59,8 @@ def token(name: str, state_dir: Path, ttl: str) -> None:
 @output_option
 def certificate(name: str, out: Path, state_dir: Path, ttl: str, output: str) -> None:
     """Make a client certificate for the TLS entry; policies call its holder operator:NAME."""
-    from gateway.access import create_certificate
-    from gateway.token import parse_ttl
+    from gateway.admin.access import create_certificate
+    from gateway.admin.token import parse_ttl
 
     with failing_in_one_line():
         made = create_certificate(state_dir, name, out=out, ttl=parse_ttl(ttl), now=time.time())
@@ -77,7 +73,7 @@ def certificate(name: str, out: Path, state_dir: Path, ttl: str, output: str) ->
 @output_option
 def list_credentials(state_dir: Path, output: str) -> None:
     """Show what was given out, newest first; never a secret."""
-    from gateway import access
+    from gateway.admin import access
 
     with failing_in_one_line():
         entries = access.list_credentials(state_dir, now=time.time())
@@ -96,33 +92,8 @@ def list_credentials(state_dir: Path, output: str) -> None:
 @output_option
 def revoke(credential_id: str, state_dir: Path, output: str) -> None:
     """Take a token or certificate back; a running gateway ends its requests within 2 seconds."""
-    from gateway.access import revoke_credential
+    from gateway.admin.access import revoke_credential
 
     with failing_in_one_line():
         name = revoke_credential(state_dir, credential_id, now=time.time())
     done(output, {"id": credential_id, "revoked": True}, f"{credential_id} of {name} is revoked")
-
-
-@click.group()
-def policy() -> None:
-    """Who may reach which target of which node."""
-
-
-@policy.command(epilog="Exit codes: 0 when the file is good, 2 when it is not.")
-@click.argument("file", type=click.Path(path_type=Path, readable=False))
-@output_option
-def check(file: Path, output: str) -> None:
-    """Check a policy file before a gateway reads it: one line for each problem, with its place."""
-    from gateway.oam.policy_file import read_policy
-
-    with failing_in_one_line():
-        permits = len(read_policy(file).permits)
-    done(output, {"ok": True, "permits": permits}, f"{file}: {permits} permits")
-
-
-@policy.command()
-def default() -> None:
-    """Print the policy that is in force without a file; a good begin for one."""
-    from raven.oam.permits import DEFAULT_POLICY
-
-    click.echo(DEFAULT_POLICY, nl=False)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.token import add_token, create_token, parse_ttl
+from gateway.admin.token import add_token, create_token, parse_ttl
 from raven.errors import ConfigError, StateError
 from raven.pki.token import parse_token_untrusted, secret_matches
 from raven.registry.gateway_state import GatewayState, open_gateway

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from gateway.opening import opened
+from gateway.admin.opening import opened
 from raven.errors import ConfigError, PeerError, RefusedError
 from raven.names import is_name
 from raven.oam.asker import name_untrusted

@@ -1,10 +1,10 @@
-"""Listing and removing gateways, for `raven-gateway gateway`; works like `gateway.node`."""
+"""Listing and removing gateways, for `raven-gateway gateway`; works like `gateway.admin.node`."""
 
 from pathlib import Path
 
 import msgspec
 
-from gateway.opening import opened
+from gateway.admin.opening import opened
 from raven.errors import RefusedError
 from raven.registry.follower_state import check_leads
 from raven.registry.interface import AuditRecord

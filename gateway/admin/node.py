@@ -1,7 +1,7 @@
 """Listing and removing nodes, and what pods they may carry, for `raven-gateway node`.
 
-Works on the registry in the state directory, like `gateway.token`. A gateway that runs notices a removal by
-itself (`gateway.revocation`).
+Works on the registry in the state directory, like `gateway.admin.token`. A gateway that runs notices a
+removal by itself (`gateway.revocation`).
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.opening import opened
-from gateway.token import checked_pod_cidrs
+from gateway.admin.opening import opened
+from gateway.admin.token import checked_pod_cidrs
 from raven.errors import RefusedError
 from raven.registry.follower_state import check_leads
 from raven.registry.interface import AuditRecord
