@@ -122,7 +122,10 @@ class GatewayNetwork(End):
         if (member := self._members.get(node)) is not None:
             self._shown(member).came(trio.current_time())
         if before != self._members.revision:
-            self._log.info("packet lane member", node=node, refused=problem or None, leaves=packets is None)
+            if problem:
+                self._log.warning("packet lane refused", node=node, why=problem)
+            else:
+                self._log.info("packet lane left" if packets is None else "packet lane joined", node=node)
             self._follow()
         return problem
 

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Literal, TextIO
 
 from raven.status import Happening
@@ -63,7 +63,13 @@ class Recent:
     LINES_MAX: Final = 512  # some hundred kilobytes at most; a day of a node with a bad uplink
     VALUE_MAX: Final = 300  # characters of one value; a sentence
     STRANGERS_MAX: Final = 64  # lines about them
-    _PER_REQUEST: Final = frozenset({"audit", "dialer"})  # areas
+    LEFT_OUT: Final[Mapping[str, str]] = {  # events, and why
+        "request": "one for each request; the audit has it",
+        "stream": "one for each request",
+        "stream refused": "one for each request",
+        "stream cut": "one for each stream that a new allow list ends; `allow list taken` has their number",
+        "audit head": "nothing has happened: it is for those who collect the log",
+    }
 
     def __init__(self) -> None:
         self._lines: deque[Happening] = deque(maxlen=self.LINES_MAX)
@@ -72,8 +78,7 @@ class Recent:
     def __call__(
         self, _logger: object, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        area = str(event.get("area", ""))
-        if area not in self._PER_REQUEST:
+        if event.get("event") not in self.LEFT_OUT:
             details = {
                 key: str(value)[: self.VALUE_MAX]
                 for key, value in event.items()
@@ -83,7 +88,7 @@ class Recent:
                 Happening(
                     time=time.time(),
                     level=str(event.get("level", "info")),
-                    area=area,
+                    area=str(event.get("area", "")),
                     what=str(event.get("event", ""))[: self.VALUE_MAX],
                     details=details,
                 )

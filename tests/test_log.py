@@ -59,6 +59,9 @@ def test_the_newest_lines_are_kept_as_they_were_written() -> None:
     newest = range(1000 - log.Recent.STRANGERS_MAX, 1000)
     assert [one.details["why"] for one in strangers] == [str(number) for number in newest]
     log.recent.clear()
+    log.get("audit").error("audit not written", why="no space left")
+    assert [line.what for line in log.recent.lines()] == ["audit not written"], "no request's line"
+    log.recent.clear()
     for number in range(log.Recent.LINES_MAX + 1):
         log.get("tunnels").warning("packets stopped", why=f"{number:4}" * 1000)
     lines = log.recent.lines()

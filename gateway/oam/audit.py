@@ -35,6 +35,8 @@ class RegistryAudit:
         self._noted = -math.inf  # trio.current_time() of the last note of the chain's head
         self._repeats = Repeats()
         self.dropped = 0  # lines the registry never saw
+        self._told = ""  # why, as it was logged
+        self._told_dropped = 0  # of them, when all was well
         self.verdicts: dict[str, int] = {}  # requests that ended, by verdict
 
     def record(self, line: AuditLine) -> None:
@@ -122,6 +124,12 @@ class RegistryAudit:
             await trio.to_thread.run_sync(self._registry.append_audit, batch)
         except StateError as error:
             self.dropped += len(batch)
-            self._log.error("audit not written", lines=len(batch), why=str(error))
+            if str(error) != self._told:  # a full disk is one happening, not one for each batch
+                self._told = str(error)
+                self._log.error("audit not written", lines=len(batch), why=self._told)
         else:
+            if self._told:
+                self._told = ""
+                self._log.info("audit written again", lines=self.dropped - self._told_dropped)
+            self._told_dropped = self.dropped
             self._note_head()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -12,30 +10,10 @@ from rich.text import Text
 
 from raven.cli import render
 from raven.cli.client import answered, query
+from raven.cli.sentences import sentence_for
 from raven.net.status_socket import EventsRequest
 from raven.status import Happening
 
-# What a line of the log reads like. A line that is not here, or lacks a detail, shows as it is.
-SENTENCES: Final = {
-    "node joined": "node {node} joined, from {address}",
-    "gateway joined": "gateway {gateway} joined, from {address}",
-    "gateway follows": "gateway {gateway} follows this one; agents dial it at {address}",
-    "node resumed": "node {node} came back to its tunnel from {address}, after {gap_s} s",
-    "cut off": "node {node} was cut off: {reason}",
-    "the CA has changed": "this gateway has another CA now",
-    "the CA was not changed": "the CA was not changed: {why}",
-    "node connected": "node {node} connected from {address}, raven {software}",
-    "node disconnected": "node {node} is gone: {why}",
-    "turned away": "a connection from {address} was turned away: {why}",
-    "certificate renewed": "the certificate of node {node} was renewed",
-    "not renewed": "the certificate of node {node} was not renewed: {why}",
-    "connected": "connected to gateway {name} at {gateway}",
-    "no tunnel": "no tunnel: {problem}",
-    "packets stopped": "packets to node {node} stopped: {why}",
-    "packets pass": "packets to node {node} pass",
-    "packets do not pass": "packets do not pass: {why}",
-    "draining": "began to drain, for at most {seconds} s",
-}
 _COLOURS: Final = {"warning": "yellow", "error": "red"}
 
 
@@ -54,17 +32,11 @@ def events(socket: Path | None, *, most: int, json: bool) -> int:
 
 
 def sentence(of: Happening) -> str:
-    """The happening in words; details that no sentence has a place for follow as key=value."""
-    template = SENTENCES.get(of.what, "")
-    fields = fields_of(template)
-    if template and all(field in of.details for field in fields):
-        return template.format_map(of.details)
+    """The happening in words; the line as it is, details as key=value, where no sentence fits it."""
+    if (said := sentence_for(of.what, of.details)) is not None:
+        return said
     details = " ".join(f"{key}={value}" for key, value in of.details.items())
     return f"{of.what}  {details}".rstrip()
-
-
-def fields_of(template: str) -> Sequence[str]:
-    return [field for _, field, _, _ in string.Formatter().parse(template) if field]
 
 
 def _moment(at: float) -> str:

@@ -178,8 +178,12 @@ async def _adopt(
         up=_is_up(name),
         made_link=made_link,
     )
-    how = "device made" if made_link else "device taken over" if ours else "device adopted"
-    log.info(how, interface=name, process=found.pid or None, kernel=isinstance(device, KernelDevice))
+    log.info(
+        "device made" if made_link else "device taken over" if ours else "device adopted",
+        interface=name,
+        process=found.pid or None,
+        kernel=isinstance(device, KernelDevice),
+    )
     adopted = Adopted(device, found, process, state_dir, directory)
     _write_marker(state_dir, found, log)
     return adopted

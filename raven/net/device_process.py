@@ -127,7 +127,7 @@ class DeviceProcess:
     def _heard(self, line: bytes, log: FilteringBoundLogger) -> None:
         if text := line[:_LINE_MAX].decode("utf-8", "replace").rstrip():
             self._last_lines.append(text)
-            log.info(PROGRAM, says=text)
+            log.info("raven-wg", says=text)
 
     async def wait_ended(self) -> str:
         """Waits for its end, and returns how that came as a sentence."""

@@ -1,14 +1,17 @@
 """Audit lines on their way to the registry."""
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import pytest
 import trio
 import trio.testing
 
 from gateway.oam.audit import QUEUE_MAX, RegistryAudit
+from raven import log
 from raven.errors import StateError
 from raven.oam.audit import AuditLine
 from raven.registry.interface import AuditRecord, Registry
@@ -88,6 +91,42 @@ async def test_a_full_disk_stops_nothing_and_is_counted() -> None:
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert audit.dropped == 1
+
+
+class _FullAtTimes(SqliteRegistry):
+    full = False
+
+    def append_audit(self, records: Sequence[AuditRecord]) -> None:
+        if self.full:
+            raise StateError("registry.sqlite: no space left on device")
+        super().append_audit(records)
+
+
+async def test_a_full_disk_is_told_when_it_begins_and_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.audit.PAUSE", 0.01)
+    log.configure(format="json", stream=io.StringIO())
+    log.recent.clear()
+    registry = _FullAtTimes(tmp_path / "registry.sqlite", now=0.0)
+    audit = RegistryAudit(registry)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        for _ in range(2):
+            registry.full = True
+            for number in range(3):
+                dropped = audit.dropped
+                audit.record(_line(number))
+                while audit.dropped == dropped:  # noqa: ASYNC110 - a plain counter
+                    await trio.sleep(0.01)
+            registry.full = False
+            audit.record(_line(3))
+            while log.recent.lines()[-1].what != "audit written again":  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    told = [(line.what, line.details["lines"]) for line in log.recent.lines()]
+    assert told == 2 * [("audit not written", "1"), ("audit written again", "3")]
+    registry.close()
 
 
 def test_a_queue_that_nobody_empties_is_bounded(tmp_path: Path) -> None:
