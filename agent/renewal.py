@@ -2,7 +2,8 @@
 
 One for all uplinks: whichever has a tunnel when the certificate is due asks over it. The gateway tells how
 many seconds are left, so that no clock of this machine plays a part. What takes `cryptography` runs in a
-child process (`agent.renew`). A renewal that fails is a sentence in the status and is tried again.
+child process (`agent.renew`). A renewal that fails is a sentence in the status and is tried again, with the
+same key: so an answer that comes after all is put in place as well, over whichever tunnel.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -55,7 +57,8 @@ class Renewal:
         self._problem = ""
         self._skew = 0.0  # seconds the gateway's clock is ahead of ours
         self._asked: tuple[Tunnel, trio.MemorySendChannel[Renewed | RenewRefused]] | None = None
-        self._given_up: Tunnel | None = None  # where an answer did not come in time
+        self._owing: weakref.WeakSet[Tunnel] = weakref.WeakSet()  # asked, and no answer until now
+        self._late: Renewed | None = None  # came when nobody waited any more, to be put in place
         self._log = log.get("renewal")
         self.context = agent_context(state)  # for the next dial
         self._cas = _read_cas(state)
@@ -119,9 +122,7 @@ class Renewal:
         """Called with what the gateway says again over a tunnel that is up: it has another CA now."""
         await self._follow_ca(hello)
         if hello.renew_in is not None:
-            self._due = min(self._due, trio.current_time() + hello.renew_in)
-            self._sooner.set()
-            self._sooner = trio.Event()
+            self._make_due(hello.renew_in)
 
     async def renew_expired(self, tunnel: Tunnel, hello: GatewayHello, renewals: int) -> None:
         """Renews over a tunnel that is good for nothing else, and ends it."""
@@ -140,15 +141,23 @@ class Renewal:
     def answered(self, tunnel: Tunnel, answer: Renewed | RenewRefused) -> None:
         """Called with what the gateway says to a request; PeerError "bad-control" when there was none.
 
-        One that comes too late, over a tunnel that was away for a while, costs nothing but itself.
+        A certificate that comes too late, over a tunnel that was away for a while, is put in place all the
+        same: the gateway may take it for the one we have. A refusal that does costs nothing but itself.
         """
-        if self._asked is None or self._asked[0] is not tunnel:
-            if self._given_up is tunnel:
-                self._given_up = None
-                return
+        if tunnel not in self._owing:
             raise PeerError("bad-control", "the gateway answers a renewal that nobody asked for")
-        self._asked[1].send_nowait(answer)
-        self._asked = None
+        self._owing.discard(tunnel)
+        if self._asked is not None and (self._asked[0] is tunnel or isinstance(answer, Renewed)):
+            self._asked[1].send_nowait(answer)  # whichever gateway it is of: the request is one
+            self._asked = None
+        elif isinstance(answer, Renewed) and self._request:
+            self._late = answer
+            self._make_due(0.0)
+
+    def _make_due(self, seconds: float) -> None:
+        self._due = min(self._due, trio.current_time() + seconds)
+        self._sooner.set()
+        self._sooner = trio.Event()
 
     async def _follow_ca(self, hello: GatewayHello) -> None:
         """Lets a child judge what the gateway says of its CA, where that is news."""
@@ -170,10 +179,12 @@ class Renewal:
 
     async def _attempt(self, tunnel: Tunnel) -> float:
         """One renewal, well or not; seconds until the next. TunnelLost."""
+        answer, self._late = self._late, None
         try:
             if not self._request:
                 self._request = await self._run("request")
-            answer = await self._ask(tunnel)
+            if answer is None:
+                answer = await self._ask(tunnel)
             # A cancellation in the middle would leave the new pair on disk and the old one in use.
             with trio.CancelScope(shield=True):
                 await self._run("install", answer.certificate_pem)
@@ -182,7 +193,7 @@ class Renewal:
             raise
         except (RavenError, OSError) as error:
             return self._failed(error)
-        self._request, self._problem, self._failures = "", "", 0
+        self._request, self._late, self._problem, self._failures = "", None, "", 0
         self.renewals += 1
         self._log.info("certificate renewed", next_days=round(answer.renew_in / 86400, 1))
         return max(PAUSE_MIN, answer.renew_in)
@@ -192,10 +203,11 @@ class Renewal:
         self._asked = (tunnel, send)
         try:
             with trio.fail_after(ANSWER_MAX):
-                await tunnel.send_control(encode(RenewRequest(csr_pem=self._request)))
+                if tunnel not in self._owing:  # what was sent arrives: once more would not be sooner
+                    await tunnel.send_control(encode(RenewRequest(csr_pem=self._request)))
+                    self._owing.add(tunnel)
                 answer = await receive.receive()
         except trio.TooSlowError as error:
-            self._given_up = tunnel
             raise PeerError("timeout", f"no answer within {ANSWER_MAX:.0f} s") from error
         finally:
             self._asked = None

@@ -233,9 +233,9 @@ class Registry(Protocol):
         """The next certificate of `node`, which has shown `serial`. Durable.
 
         The old one stays good until the new one was used, since the answer may get lost; the same
-        request once more then gets the same answer. `due` says that it is, whatever its age. RefusedError
-        as of `check_certificate`, "renew-early" before two thirds of the life, or "renew-often" soon
-        after another renewal.
+        request once more gets the same answer, whichever of the two is shown. `due` says that it is,
+        whatever its age. RefusedError as of `check_certificate`, "renew-early" before two thirds of the
+        life, or "renew-often" soon after another renewal.
         """
         ...
 

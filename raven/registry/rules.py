@@ -87,11 +87,14 @@ def judge_renewal(
 
     `shown` is good (`check_standing`). RefusedError as of `Registry.renew`.
     """
-    if newest.serial != shown.serial:
-        if newest.key_hash == key_hash and now < renew_at(newest.not_before, newest.not_after):
-            return newest
-        if now < newest.issued + RENEW_OFTEN:
-            raise RefusedError("renew-often", f"node {node} has renewed its certificate just now")
+    asked_before = newest.serial != shown.serial
+    same = newest.key_hash == key_hash and now < renew_at(newest.not_before, newest.not_after)
+    # The answer was late or lost, or the node could not put it in place. Over the tunnel that asked it shows
+    # the newest already.
+    if same and (asked_before or not due):
+        return newest
+    if asked_before and now < newest.issued + RENEW_OFTEN:
+        raise RefusedError("renew-often", f"node {node} has renewed its certificate just now")
     if not due and now < renew_at(shown.not_before, shown.not_after) - RENEW_EARLY:
         raise RefusedError("renew-early", f"the certificate of node {node} is not due yet")
     return None

@@ -5,17 +5,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
 
 import pytest
 import trio
-import trio.testing
 
 from agent.renewal import Renewal
-from raven.control.messages import VERSION, GatewayHello, RenewRefused
-from raven.errors import PeerError, RefusedError
+from raven.control.messages import VERSION, GatewayHello
+from raven.errors import PeerError
 from raven.net.tls import Peer
-from raven.net.tunnel import Tunnel
 from raven.pki.certificate import Leaf, load_leaf
 from raven.registry.agent_state import open_agent
 from tests.aged import DAY, past
@@ -91,40 +88,6 @@ def test_a_gateway_is_not_believed_everything(net: Loopback, days: float, words:
     with pytest.raises(PeerError, match=words) as caught:
         renewal.check_time(gateway, _telling(max(0.0, 1_000_000_000.0 + days * DAY)))
     assert caught.value.reason == "certificate-time"
-
-
-class _SilentTunnel:
-    """Takes a request, and whoever is at its other end says nothing."""
-
-    async def send_control(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-
-
-async def test_an_answer_that_comes_too_late_costs_nothing_but_itself(
-    net: Loopback, autojump_clock: trio.testing.MockClock
-) -> None:
-    """As when the tunnel was away for longer than an answer may take, and came back with it."""
-    renewal, _ = _judge(net, time.time())
-    tunnel, other = cast(Tunnel, _SilentTunnel()), cast(Tunnel, _SilentTunnel())
-    late = RenewRefused(reason="unavailable", message="")
-    with pytest.raises(PeerError, match="no answer within"):
-        await renewal._ask(tunnel)
-    renewal.answered(tunnel, late)
-    for asked_nothing in (other, tunnel):
-        with pytest.raises(PeerError, match="nobody asked for"):
-            renewal.answered(asked_nothing, late)
-    with pytest.raises(PeerError, match="no answer within"):
-        await renewal._ask(tunnel)
-    async with trio.open_nursery() as nursery:
-        # One that is late is as good for the same request, asked again.
-        nursery.start_soon(_refused_by, renewal, tunnel)
-        await trio.testing.wait_all_tasks_blocked()
-        renewal.answered(tunnel, late)
-
-
-async def _refused_by(renewal: Renewal, tunnel: Tunnel) -> None:
-    with pytest.raises(RefusedError, match="the gateway refuses"):
-        await renewal._ask(tunnel)
 
 
 def _judge(net: Loopback, issued: float) -> tuple[Renewal, Peer]:

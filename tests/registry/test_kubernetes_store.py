@@ -246,6 +246,7 @@ async def test_a_renewal_waits_for_its_time_and_is_repeated_after_a_lost_answer(
     assert await reason(renew(one, "02", due, shown="77")) == "certificate-replaced"
     first = await renew(one, "02", due)
     assert (await renew(other, "03", due + 1)).certificate == first.certificate
+    assert (await renew(other, "03", due + 1, shown="02")).certificate == first.certificate
     assert await reason(renew(other, "03", due + 1, key=KEY)) == "renew-often"
     await one.remove_node("shop-1")
     assert await reason(renew(other, "03", due + 2)) == "node-unknown"

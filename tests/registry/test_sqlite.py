@@ -231,6 +231,7 @@ def test_a_certificate_is_renewed_and_the_old_one_is_good_until_the_new_one_was_
         registry.check_certificate(node="shop-1", serial=serial)
     # The answer was lost: the same key gets it again, another one has to wait.
     assert renew(registry, "0C", "0A", now=DUE + 1).serial == "0B"
+    assert renew(registry, "0C", "0B", now=DUE + 1).serial == "0B", "over the tunnel that asked, as well"
     assert reason_not_to_renew(registry, "0A", now=DUE + 1, key_hash=b"x" * 32) == "renew-often"
     registry.record_use(node="shop-1", serial="0A", now=DUE + 2)
     registry.check_certificate(node="shop-1", serial="0B")
