@@ -1,16 +1,15 @@
 """Notices what happens to a link: its MTU, up or down, deleted.
 
-A netlink socket (rtnetlink(7)) says *that* some link changed; what the state is then is asked anew, so that a
-notice the kernel lost for lack of room does no harm.
+A notice says *that* some link changed; what the state is then is asked anew.
 """
 
-import errno
 import fcntl
 import socket
 import struct
 from typing import Final, NamedTuple
 
-_RTMGRP_LINK: Final = 1
+from raven.net.rtnetlink import LINKS, Notices
+
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCGIFMTU: Final = 0x8921
 _IFF_UP: Final = 1
@@ -28,9 +27,7 @@ class LinkWatch:
 
     def __init__(self, index: int) -> None:
         self._index = index
-        self._notices = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._notices.setblocking(False)
-        self._notices.bind((0, _RTMGRP_LINK))
+        self._notices = Notices(LINKS)
         self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def fileno(self) -> int:
@@ -38,14 +35,7 @@ class LinkWatch:
 
     def drain(self) -> None:
         """Forgets the notices that came so far."""
-        while True:
-            try:
-                self._notices.recv(65536)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:  # some notices were lost, which is all the same here
-                    raise
+        self._notices.drain()
 
     def state(self) -> LinkState | None:
         """How the link is now; None when it was deleted."""

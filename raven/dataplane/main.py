@@ -8,7 +8,6 @@ neither behind.
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import importlib.util
 import logging
 import os
@@ -23,12 +22,12 @@ from typing import Final
 from raven import __version__
 from raven.dataplane import privileges
 from raven.errors import RavenError
+from raven.net.allocator import keep_freed
 
 log = logging.getLogger("raven")
 
 _MTU: Final = 1420  # bytes; an outer IPv6 header, UDP and WireGuard's 32 fit 1500 with that
 _SOCKET_CHECK: Final = 1.0  # seconds between looks whether the socket file is still there
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT: Final = 4 << 20  # bytes of free memory that the process keeps at most
 _LATE: Final = ("numpy", "raven.ip.gso", "raven.ip.gro", "raven.wg.fragments")
 _LEVELS: Final = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": 100}
@@ -150,10 +149,7 @@ def _keep_memory() -> None:
 
     glibc does so from 128 KiB on, and the matrix of four joined bursts has 256: half a page fault a packet.
     """
-    with contextlib.suppress(AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    keep_freed(below=_KEPT, at_end=_KEPT)
 
 
 def _crash(context: dict[str, object]) -> str:

@@ -5,15 +5,12 @@ route from there leaves by the interface the peer was heard on; when a better ro
 goes, it lets the routing table choose the address anew. `udp` does the same with what is told here.
 """
 
-import errno
 import socket
 import struct
 from typing import Final
 
+from raven.net.rtnetlink import IPV4_ROUTES, IPV6_ROUTES, Notices
 from raven.wg.endpoint import Endpoint
-
-_RTMGRP_IPV4_ROUTE: Final = 0x40
-_RTMGRP_IPV6_ROUTE: Final = 0x400
 
 # RTM_GETROUTE, rtnetlink(7):
 #   nlmsghdr   u32 length, u16 type, u16 flags, u32 sequence, u32 port
@@ -54,9 +51,7 @@ class RouteWatch:
     """`fileno()` is readable after some route changed."""
 
     def __init__(self) -> None:
-        self._notices = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._notices.setblocking(False)
-        self._notices.bind((0, _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
+        self._notices = Notices(IPV4_ROUTES | IPV6_ROUTES)
         self._request = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._request.settimeout(1.0)  # the kernel answers at once; this is for one that does not
 
@@ -65,14 +60,7 @@ class RouteWatch:
 
     def drain(self) -> None:
         """Forgets the notices that came so far."""
-        while True:
-            try:
-                self._notices.recv(65536)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:  # some notices were lost, which is all the same here
-                    raise
+        self._notices.drain()
 
     def interface(self, endpoint: Endpoint, fwmark: int) -> int:
         """Index of the interface that datagrams from `endpoint.source` to its host leave by; 0: no route."""

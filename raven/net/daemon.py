@@ -7,7 +7,6 @@ makes it look at its files again. What a daemon does meanwhile is its own matter
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import resource
 import signal
@@ -18,11 +17,9 @@ from typing import NoReturn
 import trio
 
 from raven.errors import ConfigError, RavenError
+from raven.net.allocator import keep_freed
 from raven.net.sdnotify import Notifier
 
-# malloc.h
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
 _MMAP_MIN = 1 << 20  # bytes; above what streams read and write at once
 _KEPT_MAX = 4 << 20  # bytes free at the end of the heap; some reads and flushes
 
@@ -96,10 +93,7 @@ def _keep_freed_memory() -> None:
     """glibc would give each large buffer back to the kernel and fault it in anew: of a gigabyte that passes,
     a third of the pages (a tenth of the CPU time in the kernel).
     """
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_MIN)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_MAX)
+    keep_freed(below=_MMAP_MIN, at_end=_KEPT_MAX)
 
 
 def exit_code(error: BaseException) -> tuple[int, str]:

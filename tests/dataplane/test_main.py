@@ -73,6 +73,12 @@ def test_offloads_are_tried_for_others_and_the_result_is_left(
     assert ended.value.code == f"raven-wg: {path}: No such file or directory"
 
 
+def test_it_loads_nothing_of_the_daemons_loop_or_log() -> None:
+    loading = "import sys, raven.dataplane.engine, raven.dataplane.main, raven.dataplane.uapi"
+    code = f"{loading}; sys.exit(not {{'trio', 'structlog', 'pyroute2'}}.isdisjoint(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_its_version() -> None:
     path = Path(sys.executable).with_name("raven-wg")
     done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=True)

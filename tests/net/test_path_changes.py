@@ -108,7 +108,7 @@ async def test_a_burst_is_one_change_and_none_is_lost_between_two_waits(edge: Ma
 
 async def test_more_changes_than_the_kernel_keeps_are_a_change_as_well(edge: Machine) -> None:
     async with subscribed(edge) as changes:
-        changes._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        changes._notices._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         lines = [f"addr add 10.{n}.{m}.1/24 dev up0" for n in range(4) for m in range(100)]
         wires.ip(lines, namespace=edge.namespace)  # 1200 notifications, and room for a few
         with trio.fail_after(10):
