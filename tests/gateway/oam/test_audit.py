@@ -105,7 +105,7 @@ class _FullAtTimes(SqliteRegistry):
 async def test_a_full_disk_is_told_when_it_begins_and_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.audit.PAUSE", 0.01)
+    monkeypatch.setattr("gateway.oam.audit.PAUSE", 0.01)
     log.configure(format="json", stream=io.StringIO())
     log.recent.clear()
     registry = _FullAtTimes(tmp_path / "registry.sqlite", now=0.0)
