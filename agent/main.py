@@ -20,6 +20,7 @@ from raven.net.daemon import fail, supervise
 from raven.net.proxy import ways_by
 from raven.net.sdnotify import Notifier
 from raven.places import STATE_DIRECTORY
+from raven.terminal import printable
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -155,7 +156,7 @@ def join(
                     gateway=address,
                     force=force,
                     ways=ways,
-                    say=lambda sentence: click.echo(f"raven-agent: {sentence}", err=True),
+                    say=lambda sentence: click.echo(f"raven-agent: {printable(sentence)}", err=True),
                 )
             )
         else:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Literal, TextIO
 
 from raven.status import Happening
+from raven.terminal import printable, printable_lines
 
 if "rich" not in sys.modules:
     # structlog imports rich where it finds it, for tracebacks nobody asked for: 3.6 MB of a small device's
@@ -120,6 +121,7 @@ def configure(*, level: Level = "info", format: Format = "auto", stream: TextIO 
     ]
     if text:
         processors += [
+            _clean,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=0),
         ]
@@ -134,6 +136,14 @@ def configure(*, level: Level = "info", format: Format = "auto", stream: TextIO 
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )
+
+
+def _clean(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For a terminal: what was said by other hosts is text there. JSON escapes by itself."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable_lines(value) if key == "exception" else printable(value)
+    return event
 
 
 def get(area: str) -> structlog.typing.FilteringBoundLogger:

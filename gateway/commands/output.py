@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from raven.errors import RavenError
 from raven.net.daemon import fail
 from raven.places import STATE_DIRECTORY
+from raven.terminal import json_text, printable
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -51,10 +51,11 @@ def done(output: str, value: object, sentence: str) -> None:
 
 
 def print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    click.echo(json_text(value))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in (headings, *rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -8,11 +8,11 @@ from typing import Literal, NoReturn, overload
 import click
 import trio
 
-from raven.cli import render
 from raven.errors import StateError
 from raven.net.status_socket import Answer, Request, SnapshotRequest, ask
 from raven.places import AGENT_SOCKET, GATEWAY_SOCKET
 from raven.status import AgentSnapshot, GatewaySnapshot, Happening, PingResult, Streams, TraceResult
+from raven.terminal import printable_lines
 
 EXIT_DOWN = 1  # the daemon answered, and something it watches is not well
 EXIT_USAGE = 2  # no daemon answered, or the command makes no sense to it
@@ -20,8 +20,7 @@ EXIT_USAGE = 2  # no daemon answered, or the command makes no sense to it
 
 def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
     """Ends the command with a line on standard error."""
-    told = "\n".join(map(render.printable, message.split("\n")))
-    click.echo(f"ravenctl: {told}", err=True)
+    click.echo(f"ravenctl: {printable_lines(message)}", err=True)
     raise SystemExit(code)
 
 

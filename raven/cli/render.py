@@ -10,13 +10,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from raven.spans import age
 from raven.status import Lane, LaneState
+from raven.terminal import json_text, printable
 
 _COLOURS: dict[LaneState, str] = {
     "up": "green",
@@ -26,17 +26,11 @@ _COLOURS: dict[LaneState, str] = {
     "down": "red",
     "off": "dim",
 }
-UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 _PIPE_WIDTH = 10_000  # columns; nothing wraps or is cut where a program reads
 
 
-def printable(text: str) -> str:
-    """`text` with a mark for whatever a terminal could take for an order: much of it is of other hosts."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else UNPRINTABLE for c in text)
-
-
 def harmless(text: str | Text) -> Text:
-    """The same, of a text that may have styles, which stay where they are."""
+    """`printable`, of a text that may have styles, which stay where they are."""
     made = Text(text) if isinstance(text, str) else text
     made.plain = printable(made.plain)
     return made
@@ -80,7 +74,7 @@ def raw(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    sys.stdout.write(json_text(value) + "\n")
 
 
 def lane(of: Lane) -> Text:

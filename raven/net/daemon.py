@@ -19,6 +19,7 @@ import trio
 from raven.errors import ConfigError, RavenError
 from raven.net.allocator import keep_freed
 from raven.net.sdnotify import Notifier
+from raven.terminal import printable
 
 _MMAP_MIN = 1 << 20  # bytes; above what streams read and write at once
 _KEPT_MAX = 4 << 20  # bytes free at the end of the heap; some reads and flushes
@@ -115,7 +116,7 @@ def fail(program: str, error: BaseException) -> NoReturn:
     """Ends the program with the error's exit code and its lines on standard error; a bug is raised again."""
     code, message = exit_code(error)
     for line in message.splitlines():
-        sys.stderr.write(f"{program}: {line}\n")
+        sys.stderr.write(f"{program}: {printable(line)}\n")
     sys.exit(code)
 
 

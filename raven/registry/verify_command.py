@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
 
 from raven.errors import RavenError
 from raven.places import STATE_DIRECTORY
+from raven.terminal import json_text, printable, printable_lines
 
 
 def verify_command(program: str) -> click.Command:
@@ -56,7 +56,7 @@ def verify_command(program: str) -> click.Command:
             with open_existing(state_dir / "registry.sqlite", now=time.time()) as registry:
                 verdict = registry.verify_audit(seen=head)
         except RavenError as error:
-            click.echo(f"{program}: {error}", err=True)
+            click.echo(f"{program}: {printable_lines(str(error))}", err=True)
             sys.exit(2)
         if output == "json":
             told = {
@@ -65,11 +65,12 @@ def verify_command(program: str) -> click.Command:
                 "lines": verdict.lines,
                 "head": str(verdict.head),
             }
-            click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+            click.echo(json_text(told))
         else:
             click.echo(f"{verdict.lines} lines hang together; the head is {verdict.head}")
         if verdict.problem:
-            click.echo(f"{program}: the audit is not what was written: {verdict.problem}", err=True)
+            problem = printable(verdict.problem)
+            click.echo(f"{program}: the audit is not what was written: {problem}", err=True)
             sys.exit(1)
 
     return verify

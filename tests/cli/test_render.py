@@ -5,6 +5,7 @@ from rich.text import Text
 
 from raven.cli import findings, render
 from raven.diagnosis.finding import Finding
+from raven.terminal import printable
 
 ORDER = "well\x1b]0;owned\x1b\\\x1b[1A\x1b[2K\r\n\x9b2J\u202eok"
 
@@ -28,7 +29,7 @@ def test_no_control_character_gets_through(
 
 def test_what_is_text_stays_as_it_is() -> None:
     said = "naïve 日本語 → 0.4 ms (3 s)"
-    assert render.printable(said) == said
+    assert printable(said) == said
     styled = Text("up", style="green")
     styled.append(" x\x1b", style="dim")
     assert render.harmless(styled) is styled
