@@ -58,12 +58,16 @@ class Recent:
     """Keeps the newest lines as values; a processor that changes nothing.
 
     Lines of single requests are left out: a busy minute of them would push out what happened. Of strangers
-    that were turned away the newest few are kept, however many came.
+    that were turned away the newest few are kept, however many came; an error that goes on is kept now and
+    then.
     """
 
     LINES_MAX: Final = 512  # some hundred kilobytes at most; a day of a node with a bad uplink
     VALUE_MAX: Final = 300  # characters of one value; a sentence
     STRANGERS_MAX: Final = 64  # lines about them
+    ERROR_EVERY: Final = (
+        600.0  # seconds between two that say the same: who has no registry says so each second
+    )
     LEFT_OUT: Final[Mapping[str, str]] = {  # events, and why
         "request": "one for each request; the audit has it",
         "stream": "one for each request",
@@ -85,16 +89,27 @@ class Recent:
                 for key, value in event.items()
                 if key not in ("event", "area", "level", "exception") and value is not None
             }
-            (self._strangers if event.get("event") == _TURNED_AWAY else self._lines).append(
-                Happening(
-                    time=time.time(),
-                    level=str(event.get("level", "info")),
-                    area=str(event.get("area", "")),
-                    what=str(event.get("event", ""))[: self.VALUE_MAX],
-                    details=details,
-                )
+            line = Happening(
+                time=time.time(),
+                level=str(event.get("level", "info")),
+                area=str(event.get("area", "")),
+                what=str(event.get("event", ""))[: self.VALUE_MAX],
+                details=details,
             )
+            if line.what == _TURNED_AWAY:
+                self._strangers.append(line)
+            elif line.level != "error" or not self._is_kept(line):
+                self._lines.append(line)
         return event
+
+    def _is_kept(self, line: Happening) -> bool:
+        """Whether one that says the same is, of not long ago."""
+        said = (line.area, line.what, line.details)
+        return any(
+            (kept.area, kept.what, kept.details) == said
+            for kept in self._lines
+            if line.time - self.ERROR_EVERY < kept.time <= line.time
+        )
 
     def lines(self) -> list[Happening]:
         """Oldest first."""

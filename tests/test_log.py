@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_level() -> None:
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["loud"]
 
 
-def test_the_newest_lines_are_kept_as_they_were_written() -> None:
+def test_the_newest_lines_are_kept_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
     _lines("json", "info")
     log.recent.clear()
     log.get("tunnels").info("node connected", node="shop-1", token="t0ps3cret", why=None)
@@ -61,6 +62,18 @@ def test_the_newest_lines_are_kept_as_they_were_written() -> None:
     log.recent.clear()
     log.get("audit").error("audit not written", why="no space left")
     assert [line.what for line in log.recent.lines()] == ["audit not written"], "no request's line"
+    log.recent.clear()
+    for why in ("disk full", "disk full", "locked", "disk full", "locked"):
+        log.get("agents").error("registry", why=why)
+        log.get("tunnels").warning("disconnected", why=why)
+    kept = [(line.what, line.details["why"]) for line in log.recent.lines()]
+    assert [why for what, why in kept if what == "registry"] == ["disk full", "locked"]
+    assert len([why for what, why in kept if what == "disconnected"]) == 5, "each happened by itself"
+    later = time.time() + log.Recent.ERROR_EVERY
+    monkeypatch.setattr("raven.log.time.time", lambda: later)
+    log.get("agents").error("registry", why="disk full")
+    assert log.recent.lines()[-1].details["why"] == "disk full", "it goes on"
+    monkeypatch.undo()
     log.recent.clear()
     for number in range(log.Recent.LINES_MAX + 1):
         log.get("tunnels").warning("packets stopped", why=f"{number:4}" * 1000)
