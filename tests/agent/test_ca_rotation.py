@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 
 from raven.pki.certificate import pin_of
-from tests.agent.test_renewal import down, leaf_of, renewed
+from tests.agent.renewals import down, leaf_of, renewed
 from tests.daemons import GATEWAY, Loopback, command, echo, loopback, until
 
 

@@ -14,6 +14,7 @@ from agent.dialer import Dialer
 from raven.control.messages import OpenRequest, encode
 from raven.net.tunnel import Priority, RefusalCode, StreamRefused, Tunnel, TunnelLost, TunnelStream
 from raven.oam.policy import Allow
+from tests.daemons import free_port
 
 
 class Names(trio.abc.HostnameResolver):
@@ -104,14 +105,6 @@ async def converse(stream: TunnelStream) -> bytes:
     async for data in stream:
         heard += data
     return heard
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(

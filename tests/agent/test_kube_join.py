@@ -31,7 +31,7 @@ from raven.kube.watch import Cache
 from raven.pki.ca import Authority
 from raven.pki.csr import read_csr_untrusted
 from raven.registry.agent_state import open_agent
-from tests.agent.test_join import World, running
+from tests.agent.joining import World, running
 from tests.authority import Authority as KubeAuthority
 from tests.kube.fake import FakeApi, status
 from tests.pki.material import make_authority, seeded

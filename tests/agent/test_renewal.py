@@ -13,9 +13,10 @@ from agent.renewal import Renewal
 from raven.control.messages import VERSION, GatewayHello
 from raven.errors import PeerError
 from raven.net.tls import Peer
-from raven.pki.certificate import Leaf, load_leaf
+from raven.pki.certificate import Leaf
 from raven.registry.agent_state import open_agent
 from tests.aged import DAY, past
+from tests.agent.renewals import down, leaf_of, renewed
 from tests.daemons import AGENT, GATEWAY, Daemon, Loopback, command, loopback, running, until
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -31,24 +32,6 @@ def _joined(net: Loopback, *, days_ago: float) -> Leaf:
     with past(net.state, now=time.time() - days_ago * DAY) as then:
         then.join(net.directory / "shop-1", "shop-1", net.agents)
     return leaf_of(net)
-
-
-def leaf_of(net: Loopback, directory: str = "shop-1") -> Leaf:
-    return load_leaf((net.directory / directory / "node.crt").read_bytes())
-
-
-async def renewed(net: Loopback, old: Leaf, directory: str = "shop-1") -> Leaf:
-    async def read() -> Leaf:
-        return leaf_of(net, directory)
-
-    return await until(read, lambda leaf: leaf.serial != old.serial, "another certificate")
-
-
-async def down(agent: Daemon, words: str) -> str:
-    snapshot = await until(
-        agent.agent_snapshot, lambda now: words in now.uplinks[0].lane.detail, f"{words!r} in the status"
-    )
-    return snapshot.uplinks[0].lane.detail
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from tests.cli.daemon import ravenctl, ravenctl_on_terminal
 from tests.kube.fake import FakeApi
 from tests.kube.fake_server import kubeconfig
 from tests.kube.fake_server import served as serving
-from tests.kube.test_overview import LOST, served, site
+from tests.kube.sites import LOST, served, site
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from raven.dataplane.offloads import TUN_CHECKSUM, TUN_TCP, TUN_UDP, Offloads
 from raven.ip import header as h
-from tests.dataplane.test_engine import Bench, run
+from tests.dataplane.bench import Bench, run
 from tests.lab.machine import Machine
 
 pytestmark = pytest.mark.netns

@@ -9,7 +9,7 @@ from raven.config import Address
 from raven.diagnosis.contact import meet
 from tests.daemons import free_port
 from tests.gateway.oam.site import target
-from tests.net.test_dial import OK, answering, serving, through
+from tests.net.proxies import OK, answering, serving, through
 
 
 async def test_nobody_there() -> None:

@@ -9,20 +9,13 @@ from raven.diagnosis.evidence import TIMED_OUT, Attempt, Contact, Lookup, Proxie
 from raven.diagnosis.finding import Finding
 from raven.pki.certificate import Leaf
 from raven.pki.renewal import GRACE, LEAF_LIFE
-from tests.pki.material import NOW, make_authority, make_key, seeded
+from tests.pki.material import NOW, der, make_authority, make_key, seeded
 
 HERE = ("192.0.2.1:443", "[2001:db8::1]:443")
 CA = make_authority()
 GATEWAY = CA.issue_gateway("gw", make_key(3).public_key(), hosts=["gw.example"], now=NOW, random=seeded())
 NODE = CA.issue_node("shop-1", make_key(4).public_key(), now=NOW, random=seeded(2))
 CONNECTED = Attempt(address=HERE[0], seconds=0.01)
-
-
-def der(leaf: Leaf) -> bytes:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    return x509.load_pem_x509_certificate(leaf.pem.encode()).public_bytes(Encoding.DER)
 
 
 def shown(*, leaf: Leaf = GATEWAY, ca: str = CA.certificate_pem, ahead: float = 0.0) -> Shown:

@@ -8,8 +8,7 @@ from raven.diagnosis import network
 from raven.diagnosis.datagrams import Heard, probe
 from raven.diagnosis.evidence import Attempt, Contact, Proxied, Shown
 from raven.pki.renewal import LEAF_LIFE
-from tests.diagnosis.test_judge import der
-from tests.pki.material import make_authority, make_key, seeded
+from tests.pki.material import der, make_authority, make_key, seeded
 
 
 def test_proxies_are_shown_without_their_passwords() -> None:

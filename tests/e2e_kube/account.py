@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer
-from tests.e2e_kube.test_manifests import installable
+from tests.e2e_kube.manifests import installable
 
 NAMESPACE, NAME = "raven-system", "raven-gateway"
 _APPLIED = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Role", "RoleBinding", "ClusterRole")

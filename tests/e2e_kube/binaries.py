@@ -11,6 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.lab import world
 
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
@@ -94,6 +96,14 @@ def find() -> Binaries:
         kubectl_version=_said(kubectl, "version", "--client"),
         busybox=cache() / "busybox",
     )
+
+
+def tool(name: str) -> str:
+    """A program of the test's own, such as helm; skips where there is none."""
+    path = cache() / "tools" / name
+    if not path.exists():
+        pytest.skip(f"no {name} in {path.parent}; `make e2e-kube` puts it there")
+    return str(path)
 
 
 def _said(program: str | Path, *arguments: str) -> str:

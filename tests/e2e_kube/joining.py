@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.e2e_kube.account import install, write_kubeconfig
 from tests.e2e_kube.cluster import Cluster
-from tests.e2e_kube.test_manifests import rendered
+from tests.e2e_kube.manifests import rendered
 from tests.lab import wires
 from tests.lab.machine import Machine, Result
 from tests.lab.process import Process

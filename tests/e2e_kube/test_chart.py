@@ -14,9 +14,10 @@ from gateway.options import GatewayOptions
 from raven.config import load
 from tests.authority import Authority
 from tests.e2e_kube import binaries
+from tests.e2e_kube.binaries import tool
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import ApiServer, ControlPlane
-from tests.e2e_kube.test_manifests import MANIFESTS, SERVICE_MONITORS
+from tests.e2e_kube.manifests import MANIFESTS, SERVICE_MONITORS
 from tests.lab.world import World
 
 CHART = MANIFESTS.parent / "helm" / "raven"
@@ -28,13 +29,6 @@ SAME = {
     "streams alone": ("streams-only", "1.30.0", {"streamsOnly": True}),
     "an older cluster": ("kubernetes-1.20", "1.20.0", {}),
 }
-
-
-def tool(name: str) -> str:
-    path = binaries.cache() / "tools" / name
-    if not path.exists():
-        pytest.skip(f"no {name} in {path.parent}; `make e2e-kube` puts it there")
-    return str(path)
 
 
 def run(*command: str, text: str = "") -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e_kube import binaries
+from tests.e2e_kube.binaries import tool
 from tests.e2e_kube.cluster import Cluster
 from tests.e2e_kube.control_plane import PORT, ApiServer
-from tests.e2e_kube.test_chart import tool
-from tests.e2e_kube.test_manifests import MANIFESTS, RULES
+from tests.e2e_kube.manifests import MANIFESTS, RULES
 from tests.lab import raven, wires
 from tests.lab.raven import AGENTS, Agent
 from tests.lab.waiting import wait_until

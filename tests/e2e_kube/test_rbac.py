@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e_kube.account import NAME, NAMESPACE, install, write_kubeconfig
 from tests.e2e_kube.cluster import Cluster
-from tests.e2e_kube.test_manifests import rendered
+from tests.e2e_kube.manifests import rendered
 from tests.lab.process import Process
 from tests.lab.waiting import wait_until
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.e2e_kube.cluster import Cluster
-from tests.e2e_kube.test_manifests import RULES, remove_rules
+from tests.e2e_kube.manifests import RULES, remove_rules
 from tests.lab.machine import Result
 from tests.lab.process import Process
 from tests.lab.waiting import wait_until

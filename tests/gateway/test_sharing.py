@@ -19,8 +19,8 @@ from raven.kube.resources import CERTIFICATE_REQUESTS, CONFIG_MAPS, NODES
 from raven.pki.csr import make_csr
 from raven.status import AgentSnapshot
 from tests.daemons import AGENT, GATEWAY, Daemon, Loopback, Ran, command, echo, free_address, loopback, until
+from tests.gateway.controllers.requests import request
 from tests.gateway.controllers.scene import gateway, node, proxy, switches
-from tests.gateway.controllers.test_certificates import request
 from tests.kube.fake import FakeApi, status
 from tests.kube.fake_server import kubeconfig, served
 from tests.pki.material import make_key

@@ -1,9 +1,8 @@
 """The tunnel server alone: real TLS on loopback, an agent's end in the test's hands."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +12,11 @@ import trio
 from agent.join import join
 from gateway import arrival, tunnel_server
 from gateway.admin.token import add_token
-from gateway.join import JoinResult, OwnEnroller, serve_join
-from gateway.network import GatewayNetwork
 from gateway.renew import renew
 from gateway.revocation import cut_withdrawn
-from gateway.tunnel_server import TunnelServer
-from gateway.tunnels import Offline, TunnelTable
+from gateway.tunnels import Offline
 from raven.config import Address
 from raven.control.messages import (
-    VERSION,
-    AgentHello,
     GatewayHello,
     Message,
     PacketReport,
@@ -33,239 +27,96 @@ from raven.control.messages import (
 )
 from raven.mux.connection import Connection
 from raven.mux.resume import Resume
-from raven.net.end import EndOptions
-from raven.net.strangers import Strangers
 from raven.net.tls import agent_context, gateway_context
 from raven.net.tls_stream import TLSStream, client_handshake
 from raven.net.transport_driver import hear
-from raven.net.tunnel import Carriage, Tunnel, TunnelLost
+from raven.net.tunnel import Carriage, TunnelLost
 from raven.net.tunnel_stream import StreamRefused
 from raven.registry.agent_state import AgentState, open_agent
-from raven.registry.gateway_state import GatewayState, open_gateway
-from raven.registry.sqlite import SqliteRegistry
 from tests.aged import DAY, past
-from tests.topology.ranges import ANY_RANGE
-
-
-@dataclass
-class Bench:
-    """A server that listens, and the states of nodes that joined it."""
-
-    server: TunnelServer
-    state: GatewayState
-    registry: SqliteRegistry
-    directory: Path
-    port: int = 0
-
-    async def join(self, node: str) -> AgentState:
-        token = add_token(self.registry, self.state.authority.pin, now=time.time())
-        gateway = Address("127.0.0.1", self.port)
-        return (await join(self.directory / node, gateway=gateway, token=token, node=node)).state
-
-    async def dial(self, state: AgentState) -> Tunnel:
-        transport = await trio.open_tcp_stream("127.0.0.1", self.port)
-        stream = await client_handshake(transport, agent_context(state))
-        return Tunnel(stream, initiator=True, peer="the server under test")
-
-    async def refused(self, reason: str) -> None:
-        await _until(lambda: self.server.refused[reason] > 0)
+from tests.gateway.tunnel_bench import Bench, agent_hello, lost, opened, raw, serving, until
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    state = open_gateway(
-        tmp_path / "gateway", hosts=["127.0.0.1"], name="gw-1", cluster="test", now=time.time()
-    )
-    registry = SqliteRegistry(state.registry, now=time.time())
-
-    def last_seen(name: str) -> float | None:
-        if (record := registry.node(name)) is None:
-            raise KeyError(name)
-        return record.last_seen
-
-    async def serve(stream: trio.abc.Stream, address: str) -> JoinResult:
-        return await serve_join(
-            stream, enroller=OwnEnroller(state.authority, registry), gateways=["127.0.0.1:1"], peer=address
-        )
-
-    server = TunnelServer(
-        table=TunnelTable(last_seen),
-        registry=registry,
-        context=gateway_context(state),
-        cluster="test",
-        hello=GatewayHello(version=VERSION, gateway="gw-1", cluster="test", software="0"),
-        network=GatewayNetwork(
-            EndOptions(
-                private_key=state.wg_private_key,
-                public_key=state.wg_public_key,
-                listen_port=4500,
-                pod_cidrs=[],
-                interface="none",
-                state_dir=tmp_path,
-                off="not in this test",
-            ),
-            name="gw-1",
-            endpoint="127.0.0.1:4500",
-            pod_ranges=lambda node: ANY_RANGE,
-        ),
-        join=serve,
-        news=lambda live: None,
-        renew=partial(renew, authority=state.authority, registry=registry),
-    )
-    yield Bench(server, state, registry, tmp_path)
-    registry.close()
-    state.close()
-
-
-@asynccontextmanager
-async def _serving(bench: Bench) -> AsyncIterator[trio.Nursery]:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    bench.port = listeners[0].socket.getsockname()[1]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(bench.server.serve, listeners, nursery)
-        yield nursery
-        nursery.cancel_scope.cancel()
-
-
-def _hello(node: str, *, version: int = VERSION) -> AgentHello:
-    return AgentHello(version=version, node=node, software="9.9", packets=None, no_packets_reason="a test")
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    """Returns once it holds; looks again every 10 ms, for what no event tells."""
-    with trio.fail_after(10):
-        while True:
-            if condition():
-                return
-            await trio.sleep(0.01)
-
-
-async def _lost(tunnel: Tunnel, *messages: Message) -> str:
-    """Why the server ended the tunnel after these messages."""
-    async with trio.open_nursery() as nursery:
-
-        async def say() -> None:
-            with suppress(TunnelLost):  # the verdict may come before the first word
-                for message in messages:
-                    await tunnel.send_control(encode(message))
-
-        nursery.start_soon(say)
-        with trio.fail_after(10), pytest.raises(TunnelLost) as caught:
-            await tunnel.run(None)
-    return str(caught.value)
+    with opened(tmp_path) as made:
+        yield made
 
 
 async def test_a_hello_opens_the_door(bench: Bench) -> None:
-    async with _serving(bench) as nursery:
+    async with serving(bench) as nursery:
         state = await bench.join("shop-1")
         tunnel = await bench.dial(state)
         nursery.start_soon(tunnel.run, None)
-        await tunnel.send_control(encode(_hello("shop-1")))
+        await tunnel.send_control(encode(agent_hello("shop-1")))
         answer = decode_control_untrusted(await tunnel.control.receive())
         assert isinstance(answer, GatewayHello)
         assert answer.gateway == "gw-1"
         live = bench.server.table.live("shop-1")
         assert live is not None
         await tunnel.send_control(encode(PacketReport(problem="no TUN")))
-        await _until(lambda: live.report is not None)
+        await until(lambda: live.report is not None)
         assert live.report == PacketReport(problem="no TUN")
         assert live.evidence_age() < 10
         record = bench.registry.node("shop-1")
         assert record is not None
         assert record.software == "9.9"
         await tunnel.drain("done")
-        await _until(lambda: isinstance(bench.server.table.lookup("shop-1"), Offline))
+        await until(lambda: isinstance(bench.server.table.lookup("shop-1"), Offline))
 
 
 @pytest.mark.parametrize(
     ("message", "reason", "words"),
     [
-        (_hello("shop-2"), "wrong-node", "the hello names node shop-2, the certificate shop-1"),
-        (_hello("shop-1", version=99), "wrong-version", "control version 99, this gateway 1"),
+        (agent_hello("shop-2"), "wrong-node", "the hello names node shop-2, the certificate shop-1"),
+        (agent_hello("shop-1", version=99), "wrong-version", "control version 99, this gateway 1"),
         (PacketReport(problem=""), "bad-control", "the first message is a PacketReport, expected AgentHello"),
     ],
 )
 async def test_a_wrong_first_word(bench: Bench, message: Message, reason: str, words: str) -> None:
-    async with _serving(bench):
+    async with serving(bench):
         state = await bench.join("shop-1")
-        assert words in await _lost(await bench.dial(state), message)
+        assert words in await lost(await bench.dial(state), message)
         await bench.refused(reason)
         assert bench.server.table.live("shop-1") is None
-
-
-async def test_silence_after_the_handshake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_server, "HELLO_MAX", 0.05)
-    async with _serving(bench):
-        state = await bench.join("shop-1")
-        assert "no hello within" in await _lost(await bench.dial(state))
-        await bench.refused("hello-timeout")
-
-
-async def test_half_a_handshake_ends_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_server, "HANDSHAKE_MAX", 0.05)
-    async with _serving(bench), await trio.open_tcp_stream("127.0.0.1", bench.port) as stream:
-        await stream.send_all(b"\x16\x03\x01")
-        await bench.refused("tls-timeout")
-        assert bench.server.strangers == 0
-
-
-async def test_silence_before_the_handshake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrival, "FIRST_MAX", 0.05)
-    async with _serving(bench), await trio.open_tcp_stream("127.0.0.1", bench.port):
-        await bench.refused("silent")
-        assert bench.server.strangers == 0
-
-
-async def test_strangers_are_bounded(bench: Bench) -> None:
-    bench.server.places = Strangers(low=2, high=4, each_max=2)
-    async with _serving(bench):
-        held = [await trio.open_tcp_stream("127.0.0.1", bench.port) for _ in range(2)]
-        await _until(lambda: bench.server.strangers == 2)
-        async with await trio.open_tcp_stream("127.0.0.1", bench.port) as late:
-            with trio.fail_after(10):
-                with suppress(trio.BrokenResourceError):
-                    assert (await late.receive_some()).startswith(b"RAVEN BUSY ")
-        await bench.refused("too-many-from-network")
-        for stream in held:
-            await stream.aclose()
-        state = await bench.join("shop-1")
-        assert state.node == "shop-1"
 
 
 async def test_a_dead_tunnel_gives_way_to_the_node_that_came_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tunnel_server, "RIVAL_MAX", 0.05)
-    async with _serving(bench) as nursery:
+    async with serving(bench) as nursery:
         state = await bench.join("shop-1")
         transport = await trio.open_tcp_stream("127.0.0.1", bench.port)
         silent = await client_handshake(transport, agent_context(state))
         connection = Connection(initiator=True, now=0.0)
-        connection.send_control(encode(_hello("shop-1")))
+        connection.send_control(encode(agent_hello("shop-1")))
         resume = Resume(bytes(16), transport=0, received=0)
         # It never reads, so it answers no ping.
         await silent.send_all(resume.encode() + connection.data_to_send(1 << 16))
-        await _until(lambda: bench.server.table.live("shop-1") is not None)
+        await until(lambda: bench.server.table.live("shop-1") is not None)
         old = bench.server.table.live("shop-1")
         back = await bench.dial(state)
         nursery.start_soon(back.run, None)
-        await back.send_control(encode(_hello("shop-1")))
+        await back.send_control(encode(agent_hello("shop-1")))
         await back.control.receive()
         assert bench.server.table.live("shop-1") is not old
-        await _until(lambda: bench.server.lost["replaced"] > 0)
+        await until(lambda: bench.server.lost["replaced"] > 0)
         assert bench.server.table.live("shop-1") is not None
         await trio.aclose_forcefully(silent)
 
 
 async def test_a_living_tunnel_stays(bench: Bench) -> None:
-    async with _serving(bench) as nursery:
+    async with serving(bench) as nursery:
         state = await bench.join("shop-1")
         first = await bench.dial(state)
         nursery.start_soon(first.run, None)
-        await first.send_control(encode(_hello("shop-1")))
+        await first.send_control(encode(agent_hello("shop-1")))
         await first.control.receive()
         held = bench.server.table.live("shop-1")
-        assert "already has a tunnel that answers" in await _lost(await bench.dial(state), _hello("shop-1"))
+        assert "already has a tunnel that answers" in await lost(
+            await bench.dial(state), agent_hello("shop-1")
+        )
         await bench.refused("node-connected")
         assert bench.server.table.live("shop-1") is held
         assert await first.ping() >= 0
@@ -276,20 +127,20 @@ async def test_another_node_cannot_resume_with_a_stolen_connection_id(bench: Ben
     """Two nodes with certificates of their own: what one knows of the other's connection opens nothing."""
     bench.server.grace = 60.0
     stolen = bytes(range(16))
-    async with _serving(bench):
+    async with serving(bench):
         victim, thief = await bench.join("shop-1"), await bench.join("shop-2")
         first, _ = await _first_words(bench, victim, Resume(stolen, transport=0, received=0))
-        await _until(lambda: bench.server.table.live("shop-1") is not None)
+        await until(lambda: bench.server.table.live("shop-1") is not None)
         held = bench.server.table.live("shop-1")
         assert held is not None
         if cut:
             await trio.aclose_forcefully(first)
-            await _until(lambda: held.tunnel.suspended_since is not None)
+            await until(lambda: held.tunnel.suspended_since is not None)
         before = (held.tunnel.suspended_since, held.tunnel.resumed, held.address, held.serial)
 
         theirs, answer = await _first_words(bench, thief, Resume(stolen, transport=1, received=0))
         assert answer.transport == 0  # it begins anew, as shop-2
-        await _until(lambda: bench.server.table.live("shop-2") is not None)
+        await until(lambda: bench.server.table.live("shop-2") is not None)
         fresh = bench.server.table.live("shop-2")
         assert fresh is not None
         assert fresh.tunnel is not held.tunnel
@@ -299,7 +150,7 @@ async def test_another_node_cannot_resume_with_a_stolen_connection_id(bench: Ben
 
         back, answer = await _first_words(bench, victim, Resume(stolen, transport=1, received=0))
         assert answer.transport == 1  # who it belongs to goes on
-        await _until(lambda: bench.server.resumed == 1)
+        await until(lambda: bench.server.resumed == 1)
         assert bench.server.table.live("shop-1") is held
         assert held.tunnel.suspended_since is None
         for stream in (theirs, back, first):
@@ -311,7 +162,7 @@ async def _first_words(bench: Bench, state: AgentState, resume: Resume) -> tuple
     transport = await trio.open_tcp_stream("127.0.0.1", bench.port)
     stream = await client_handshake(transport, agent_context(state))
     connection = Connection(initiator=True, now=0.0)
-    connection.send_control(encode(_hello(state.node)))
+    connection.send_control(encode(agent_hello(state.node)))
     hello = connection.data_to_send(1 << 16)
     # A connection that goes on has sent its hello before.
     anew = resume.transport == 0 or bench.server.table.live(state.node) is None
@@ -322,12 +173,12 @@ async def _first_words(bench: Bench, state: AgentState, resume: Resume) -> tuple
 
 
 async def test_a_certificate_that_was_replaced(bench: Bench) -> None:
-    async with _serving(bench):
+    async with serving(bench):
         old = await bench.join("shop-1")
         token = add_token(bench.registry, bench.state.authority.pin, node="shop-1", now=time.time())
         gateway = Address("127.0.0.1", bench.port)
         await join(bench.directory / "again", gateway=gateway, token=token, node="shop-1")
-        await _lost(await bench.dial(old), _hello("shop-1"))
+        await lost(await bench.dial(old), agent_hello("shop-1"))
         await bench.refused("certificate-replaced")
 
 
@@ -342,10 +193,10 @@ async def test_an_expired_certificate_gets_a_tunnel_without_anything(bench: Benc
         )
         old = replace(bench, server=server)
         state = open_agent(bench.directory / "shop-1", now=time.time())
-        async with _serving(old) as nursery:
+        async with serving(old) as nursery:
             tunnel = await old.dial(state)
             nursery.start_soon(tunnel.run, None)
-            await tunnel.send_control(encode(_hello("shop-1")))
+            await tunnel.send_control(encode(agent_hello("shop-1")))
             greeting = decode_control_untrusted(await tunnel.control.receive())
             assert isinstance(greeting, GatewayHello)
             assert (greeting.renew_only, greeting.renew_in) == (True, 0.0)
@@ -359,31 +210,12 @@ async def test_an_expired_certificate_gets_a_tunnel_without_anything(bench: Benc
             assert answer.reason == "bad-csr"
             await tunnel.drain("enough")
             # Whatever else it says ends it.
-            assert "renews it and nothing else" in await _lost(
-                await old.dial(state), _hello("shop-1"), PacketReport(problem="")
+            assert "renews it and nothing else" in await lost(
+                await old.dial(state), agent_hello("shop-1"), PacketReport(problem="")
             )
             await old.refused("renew-only")
             assert old.server.refused["renew-bad-csr"] == 1
         state.close()
-
-
-async def test_a_node_has_few_tunnels_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_server, "UNPLACED_MAX", 2)
-    async with _serving(bench) as nursery:
-        state = await bench.join("shop-1")
-        held = [await _raw(bench, state, bytes([number]) * 16) for number in range(2)]
-        for stream in held:
-            await stream.receive_some()  # the server's RESUME: the tunnel runs
-        assert "have yet to say their hello" in await _lost(await bench.dial(state), _hello("shop-1"))
-        await bench.refused("too-many-tunnels")
-        for stream in held:
-            await trio.aclose_forcefully(stream)
-        await _until(lambda: sum(bench.server.refused.values()) == 3)
-        tunnel = await bench.dial(state)
-        nursery.start_soon(tunnel.run, None)
-        await tunnel.send_control(encode(_hello("shop-1")))
-        await tunnel.control.receive()
-        await _until(lambda: bench.server.accepted == 1)
 
 
 async def test_who_lost_the_right_between_two_words_does_not_come_back(
@@ -391,16 +223,16 @@ async def test_who_lost_the_right_between_two_words_does_not_come_back(
 ) -> None:
     bench.server.grace = 60.0
     greeted = arrival.greeted
-    async with _serving(bench):
+    async with serving(bench):
         state = await bench.join("shop-1")
         connection = Connection(initiator=True, now=0.0)
-        connection.send_control(encode(_hello("shop-1")))
-        first = await _raw(bench, state, bytes(16), behind=connection.data_to_send(1 << 16))
-        await _until(lambda: bench.server.table.live("shop-1") is not None)
+        connection.send_control(encode(agent_hello("shop-1")))
+        first = await raw(bench, state, bytes(16), behind=connection.data_to_send(1 << 16))
+        await until(lambda: bench.server.table.live("shop-1") is not None)
         live = bench.server.table.live("shop-1")
         assert live is not None
         await trio.aclose_forcefully(first)
-        await _until(lambda: live.tunnel.suspended_since is not None)
+        await until(lambda: live.tunnel.suspended_since is not None)
 
         async def replaced_meanwhile(stream: TLSStream) -> Carriage:
             carriage = await greeted(stream)
@@ -410,23 +242,14 @@ async def test_who_lost_the_right_between_two_words_does_not_come_back(
             return carriage
 
         monkeypatch.setattr(tunnel_server, "greeted", replaced_meanwhile)
-        back = await _raw(bench, state, bytes(16), transport=1)
+        back = await raw(bench, state, bytes(16), transport=1)
         await bench.refused("certificate-replaced")
         assert (live.tunnel.resumed, bench.server.resumed) == (0, 0)
         await trio.aclose_forcefully(back)
 
 
-async def _raw(
-    bench: Bench, state: AgentState, connection: bytes, *, transport: int = 0, behind: bytes = b""
-) -> TLSStream:
-    """A node's transport that says RESUME, what is given `behind` it, and no more."""
-    stream = await client_handshake(await trio.open_tcp_stream("127.0.0.1", bench.port), agent_context(state))
-    await stream.send_all(Resume(connection, transport=transport, received=0).encode() + behind)
-    return stream
-
-
 async def test_a_certificate_that_expires_ends_its_tunnel(bench: Bench) -> None:
-    async with _serving(bench) as nursery:
+    async with serving(bench) as nursery:
         state = await bench.join("shop-1")
         nursery.start_soon(cut_withdrawn, bench.registry, bench.server.table, bench.server.network)
         tunnel = await bench.dial(state)
@@ -438,7 +261,7 @@ async def test_a_certificate_that_expires_ends_its_tunnel(bench: Bench) -> None:
             ended.set()
 
         nursery.start_soon(run)
-        await tunnel.send_control(encode(_hello("shop-1")))
+        await tunnel.send_control(encode(agent_hello("shop-1")))
         await tunnel.control.receive()
         live = bench.server.table.live("shop-1")
         assert live is not None

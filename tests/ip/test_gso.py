@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from raven.errors import PeerError
 from raven.ip import header as h
 from raven.ip.gso import Cutter
+from tests.ip.flows import flows
 from tests.ip.model import Flow
-
-flows = st.builds(
-    Flow,
-    version=st.sampled_from([4, 6]),
-    tcp=st.booleans(),
-    options=st.sampled_from([b"", b"\x01" * 4, b"\x01\x01\x08\x0a" + b"abcdefgh", b"\x01" * 40]),
-    traffic_class=st.sampled_from([0, 2]),
-    dont_fragment=st.booleans(),
-)
 
 
 @settings(max_examples=150)

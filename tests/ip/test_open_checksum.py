@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from raven.errors import PeerError
 from raven.ip import header as h
 from raven.ip.open_checksum import check_open_checksum, complete_checksum
+from tests.ip.flows import flows
 from tests.ip.model import Flow
-from tests.ip.test_gso import flows
 
 
 @given(flow=flows, payload=st.binary(max_size=1400))

@@ -1,8 +1,6 @@
 """Dialling through what a corporate network puts in the way: proxies that refuse, lie, trickle and stall."""
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +11,7 @@ from raven.errors import PeerError
 from raven.net.dial import dial
 from raven.net.proxy import Proxy, Ways
 from tests.net.hosts import host
-
-Handler = Callable[[trio.SocketStream], Awaitable[None]]
-OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[int]:
-    """A port of loopback that `handler` serves."""
-
-    async def serve(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):
-            async with stream:
-                await handler(stream)
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
-        yield listener.socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-
-
-async def head_of(stream: trio.SocketStream) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += await stream.receive_some()
-    return head
-
-
-def answering(answer: bytes) -> Handler:
-    async def handle(stream: trio.SocketStream) -> None:
-        await head_of(stream)
-        await stream.send_all(answer)
-        await stream.send_eof()
-        while await stream.receive_some():
-            pass
-
-    return handle
-
-
-def through(port: int, authorization: str = "") -> Ways:
-    return Ways(Proxy("127.0.0.1", port, authorization))
+from tests.net.proxies import OK, answering, head_of, serving, through
 
 
 async def test_connect_names_the_target_and_carries_the_password() -> None:

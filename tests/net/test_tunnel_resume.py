@@ -6,25 +6,11 @@ import random
 import pytest
 import trio
 
-from raven.net.tunnel import IncomingStream, Tunnel, TunnelLost, TunnelStream
+from raven.net.tunnel import IncomingStream, Tunnel, TunnelLost
 from tests.net.resumable import Ends, ends, until
+from tests.net.tunnels import echo, take
 
 BLOCK = 64 * 1024
-
-
-async def echo(incoming: IncomingStream) -> None:
-    async with await incoming.accept() as stream:
-        async for data in stream:
-            await stream.send_all(data)
-
-
-async def take(stream: TunnelStream, size: int) -> bytes:
-    got = bytearray()
-    while len(got) < size:
-        data = await stream.receive_some(size - len(got))
-        assert data
-        got += data
-    return bytes(got)
 
 
 async def exchange(both: Ends, seed: int, blocks: int) -> None:

@@ -1,4 +1,4 @@
-"""What TunnelStream and IncomingStream have beyond trio's interface; the rest is in test_tunnel."""
+"""What TunnelStream and IncomingStream have beyond trio's interface; the rest is in test_tunnel_carrying."""
 
 import subprocess
 import sys

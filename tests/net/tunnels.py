@@ -91,3 +91,18 @@ async def clog(stream: trio.abc.SendStream) -> int:
         await trio.testing.wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
     return sent
+
+
+async def echo(incoming: IncomingStream) -> None:
+    async with await incoming.accept() as stream:
+        async for data in stream:
+            await stream.send_all(data)
+
+
+async def take(stream: trio.abc.ReceiveStream, size: int) -> bytes:
+    got = bytearray()
+    while len(got) < size:
+        data = await stream.receive_some(size - len(got))
+        assert data
+        got += data
+    return bytes(got)

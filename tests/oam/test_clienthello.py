@@ -9,20 +9,7 @@ from hypothesis import strategies as st
 
 from raven.errors import PeerError
 from raven.oam.clienthello import HELLO_MAX, HelloBuffer, fatal_alert
-
-
-def hello(name: str | None, *, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
-    """What OpenSSL says first."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = newest
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    outgoing = ssl.MemoryBIO()
-    end = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
-    with pytest.raises(ssl.SSLWantReadError):
-        end.do_handshake()
-    return outgoing.read()
+from tests.oam.hellos import hello, records
 
 
 def read(data: bytes) -> str | None:
@@ -34,12 +21,6 @@ def read(data: bytes) -> str | None:
 def handshake(whole: bytes) -> bytes:
     """The handshake message in one record."""
     return whole[5:]
-
-
-def records(message: bytes, size: int) -> bytes:
-    """The message in records of `size` bytes each."""
-    parts = [message[at : at + size] for at in range(0, len(message), size)]
-    return b"".join(struct.pack(">BHH", 22, 0x0301, len(part)) + part for part in parts)
 
 
 def built(extensions: bytes | None, *, tail: bytes = b"") -> bytes:

@@ -1,9 +1,14 @@
-"""Tokens, nodes and certificates for the tests of registries."""
+"""Tokens, nodes, certificates and CAs for the tests of registries."""
 
 from raven.keys import PublicKey
+from raven.pki.ca import Authority
+from raven.pki.csr import new_key
 from raven.pki.renewal import LEAF_LIFE
 from raven.pki.token import hash_secret
-from raven.registry.interface import CertificateRecord, Issue, Registry, TokenRecord
+from raven.registry import shared_ca
+from raven.registry.interface import AuditRecord, CertificateRecord, Issue, Registry, TokenRecord
+from raven.registry.shared_ca import SharedCa
+from tests.pki.material import seeded
 
 NOW = 1_800_000_000.0
 SECRET = b"s" * 24
@@ -58,3 +63,14 @@ def enrol(
         issue=issuing(serial, key_hash=key_hash, now=now),
         asker="192.0.2.7:1",
     )
+
+
+def audit(number: int, target: str = "t") -> AuditRecord:
+    return AuditRecord(
+        time=NOW + number, event="connect", node="a", asker="b", target=target, verdict="allowed"
+    )
+
+
+def shared(*, seed: int = 0, cluster: str = "test") -> SharedCa:
+    random = seeded(seed)
+    return shared_ca.shared_from(Authority.create(cluster, new_key(random), now=NOW, random=random))

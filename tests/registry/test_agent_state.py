@@ -11,41 +11,18 @@ import pytest
 
 from raven.errors import StateError
 from raven.keys import PrivateKey
-from raven.pki.csr import key_pem
-from raven.registry.agent_state import AgentFile, AgentState, JoinDraft, open_agent
+from raven.registry.agent_state import AgentState, JoinDraft, open_agent
 from raven.registry.gateway_state import open_gateway
 from raven.wg.primitives import DhPrivateKey
-from tests.pki.material import NOW, make_authority, make_key, seeded
+from tests.pki.material import NOW
 from tests.registry.disks import fill, small_disk
+from tests.registry.identities import finish, join, keys
 
-CA = make_authority()
 FILES = ["agent.json", "ca.crt", "lock", "node.crt", "node.key", "wg.key"]
-
-
-def keys(seed: int) -> tuple[bytes, PrivateKey]:
-    return key_pem(make_key(seed)), PrivateKey.clamped(seeded(seed)(32))
 
 
 def unused() -> tuple[bytes, PrivateKey]:
     raise AssertionError("keys of the earlier attempt should have been used")
-
-
-def finish(draft: JoinDraft, seed: int) -> AgentState:
-    leaf = CA.issue_node(f"shop-{seed}", make_key(seed).public_key(), now=NOW, random=seeded(seed))
-    agent = AgentFile(
-        node=f"shop-{seed}",
-        cluster="lab",
-        gateways=["gw.example.com:443"],
-        wg_public_key=DhPrivateKey(draft.wg_private_key).public.to_base64(),
-    )
-    return draft.finish(certificate_pem=leaf.pem, ca_pem=CA.certificate_pem, agent=agent)
-
-
-def join(directory: Path, seed: int = 1, *, force: bool = False) -> AgentState:
-    draft = JoinDraft(directory, force=force, make_keys=lambda: keys(seed), now=NOW)
-    state = finish(draft, seed)
-    state.close()
-    return state
 
 
 def opened(directory: Path) -> AgentState:
@@ -115,7 +92,7 @@ def test_half_written_keys_of_an_earlier_attempt_are_made_anew(tmp_path: Path) -
 INTERRUPTED = """
 import os, pathlib, signal, sys
 sys.path.insert(0, {root!r})
-from tests.registry.test_agent_state import finish, keys
+from tests.registry.identities import finish, keys
 from raven.registry.agent_state import JoinDraft
 replace, left = pathlib.Path.replace, [int(sys.argv[2])]
 def counted(self, target):

@@ -17,7 +17,6 @@ import trio
 
 from raven import log
 from raven.errors import RefusedError, StateError
-from raven.keys import PublicKey
 from raven.kube.resources import CONFIG_MAPS, SECRETS
 from raven.pki.token import hash_secret
 from raven.registry.interface import CertificateRecord, CredentialRecord
@@ -29,11 +28,10 @@ from raven.registry.kubernetes_store import Store
 from raven.registry.shared_ca import SharedCa
 from raven.registry.sqlite import SqliteRegistry
 from tests.kube.fake import FakeApi, status
-from tests.registry.test_kubernetes_store import KEY, NOW, SECRET, TOKEN, issuing, joined_at
-from tests.registry.test_shared_ca import shared
+from tests.registry.records import KEY, NOW, SECRET, WG, enrol, issuing, shared, token
 
 T = TypeVar("T")
-WG = PublicKey(bytes(range(32)))
+TOKEN = token()
 
 
 @dataclass
@@ -316,7 +314,7 @@ async def test_a_directory_with_a_registry_of_its_own_is_imported_first(api: Fak
     own = SqliteRegistry(path, now=NOW)
     own.add_token(TOKEN)
     own.add_token(dataclasses.replace(TOKEN, id="dead", expires=1.0))
-    joined_at(own, "shop-1", "01")
+    enrol(own, "shop-1", "01")
     own.close()
     done: list[bool] = []
     taken = node_object(SharedNode(name="shop-2", created=NOW), namespace="raven-system")

@@ -13,19 +13,16 @@ from raven.errors import RefusedError
 from raven.kube.errors import KubeError
 from raven.pki.renewal import LEAF_LIFE
 from raven.pki.token import hash_secret
-from raven.registry.interface import CertificateRecord, CredentialRecord, Issue, Registry, TokenRecord
+from raven.registry.interface import CredentialRecord
 from raven.registry.kubernetes_node import VOUCHED
 from raven.registry.kubernetes_objects import node_object_name, read_node
 from raven.registry.kubernetes_store import Store, Written
 from tests.kube.fake import FakeApi, status
-from tests.registry.test_shared_ca import shared
+from tests.registry.records import KEY, NOW, SECRET, issuing, shared
+from tests.registry.records import token as token_record
 
-NOW = 1_800_000_000.0
-SECRET = b"s" * 24
-KEY, OTHER = b"k" * 32, b"o" * 32
-TOKEN = TokenRecord(
-    id="tok", secret_hash=hash_secret(SECRET), node=None, reusable=False, created=NOW, expires=NOW + 3600
-)
+OTHER = b"o" * 32
+TOKEN = token_record()
 
 
 @pytest.fixture
@@ -36,21 +33,6 @@ def api() -> FakeApi:
 def store(api: FakeApi) -> Store:
     """As one gateway has it."""
     return Store(api.client(), "raven-system", jitter=lambda: 0.5)
-
-
-def issuing(serial: str, key_hash: bytes = KEY, now: float = NOW) -> Issue:
-    def issue(node: str) -> CertificateRecord:
-        return CertificateRecord(
-            serial=serial,
-            node=node,
-            key_hash=key_hash,
-            not_before=now,
-            not_after=now + LEAF_LIFE,
-            issued=now,
-            pem=f"pem {serial}",
-        )
-
-    return issue
 
 
 def enrol(
@@ -69,14 +51,7 @@ def enrol(
         node=node,
         key_hash=key_hash,
         now=now,
-        issue=issuing(serial, key_hash, now),
-    )
-
-
-def joined_at(registry: Registry, node: str, serial: str) -> CertificateRecord:
-    """The same at a registry of another kind."""
-    return registry.enrol(
-        token_id="tok", secret=SECRET, node=node, key_hash=KEY, now=NOW, issue=issuing(serial)
+        issue=issuing(serial, key_hash=key_hash, now=now),
     )
 
 
@@ -237,7 +212,7 @@ async def test_a_renewal_waits_for_its_time_and_is_repeated_after_a_lost_answer(
             serial=shown,
             key_hash=key,
             now=now,
-            issue=issuing(serial, key, now),
+            issue=issuing(serial, key_hash=key, now=now),
             due=False,
         )
 
@@ -256,7 +231,7 @@ async def test_who_is_admitted_twice_with_one_key_gets_one_certificate(api: Fake
     gateway = store(api)
 
     def admit(serial: str, key: bytes) -> Awaitable[Written]:
-        return gateway.admit("shop-1", key_hash=key, now=NOW, issue=issuing(serial, key))
+        return gateway.admit("shop-1", key_hash=key, now=NOW, issue=issuing(serial, key_hash=key))
 
     first = await admit("01", KEY)
     assert (await admit("02", KEY)).certificate == first.certificate

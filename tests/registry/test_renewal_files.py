@@ -10,7 +10,7 @@ from raven.pki.csr import key_hash, key_pem, load_key
 from raven.registry.agent_state import open_agent
 from raven.registry.renewal_files import finish_renewal, install, pending_key
 from tests.pki.material import NOW, make_authority, make_key, seeded
-from tests.registry.test_agent_state import join
+from tests.registry.identities import join
 
 CA = make_authority()
 NEXT = CA.issue_node("shop-1", make_key(9).public_key(), now=NOW, random=seeded(9))

@@ -7,22 +7,16 @@ from pathlib import Path
 import pytest
 
 from raven.errors import PeerError, RefusedError, StateError
-from raven.pki.ca import Authority
 from raven.pki.certificate import check_leaf_untrusted, load_ca_certificate, read_ca_untrusted
-from raven.pki.csr import new_key
 from raven.pki.identity import Role
 from raven.pki.renewal import LEAF_LIFE
 from raven.registry import shared_ca
 from raven.registry.gateway_state import GatewayState, open_gateway
 from raven.registry.shared_ca import SharedCa
 from tests.pki.material import seeded
+from tests.registry.records import shared
 
 NOW = 1_800_000_000.0
-
-
-def shared(*, seed: int = 0, cluster: str = "test") -> SharedCa:
-    random = seeded(seed)
-    return shared_ca.shared_from(Authority.create(cluster, new_key(random), now=NOW, random=random))
 
 
 def start(directory: Path, ca: SharedCa, *, now: float = NOW) -> GatewayState:

@@ -18,6 +18,7 @@ from raven.wg.endpoint import Endpoint
 from raven.wg.events import Event
 from raven.wg.messages import tai64n
 from raven.wg.primitives import DhPrivateKey
+from tests.wg.packets import packet
 
 EPOCH = 1_700_000_000  # Unix seconds at virtual time 0
 
@@ -171,4 +172,16 @@ def pair(
     b = net.host(Endpoint("192.0.2.2", 51820), ["10.0.0.2/32", "fd00::2/128"], mtu=mtu)
     a.add_peer(b, preshared_key=preshared_key)
     b.add_peer(a, preshared_key=preshared_key)
+    return net, a, b
+
+
+A4, B4, A6, B6 = "10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"
+
+
+def connected(seed: int = 0, *, mtu: int = 1420) -> tuple[Net, Host, Host]:
+    net, a, b = pair(seed, mtu=mtu)
+    a.send([packet(A4, B4)])
+    net.run(1)
+    b.packets.clear()
+    net.sent.clear()
     return net, a, b

@@ -13,18 +13,7 @@ from raven.wg.endpoint import Endpoint
 from raven.wg.events import HandshakeCompleted, PeerRoamed
 from tests.wg import reference
 from tests.wg.packets import packet
-from tests.wg.pair import Host, Net, pair
-
-A4, B4, A6, B6 = "10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"
-
-
-def connected(seed: int = 0, *, mtu: int = 1420) -> tuple[Net, Host, Host]:
-    net, a, b = pair(seed, mtu=mtu)
-    a.send([packet(A4, B4)])
-    net.run(1)
-    b.packets.clear()
-    net.sent.clear()
-    return net, a, b
+from tests.wg.pair import A4, A6, B4, B6, connected, pair
 
 
 def test_the_first_packet_brings_up_the_tunnel() -> None:

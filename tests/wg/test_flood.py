@@ -1,7 +1,7 @@
 """A flood of hostile datagrams at both ends of an honest pair that connects, transfers and renews its keys.
 
 20,000 of them in the ordinary suite; `make test-hostile` sends a million (HOSTILE says how many). The flood
-holds what `test_hostile` makes, initiations by somebody who knows the public key, sealed to nothing, and
+holds what `tests.wg.hostile` makes, initiations by somebody who knows the public key, sealed to nothing, and
 fragments of superframes that never arrived, with right headers and other bytes behind them. Nothing raises,
 the pair loses little, its endpoints stay, and memory does not grow.
 """
@@ -22,10 +22,10 @@ from raven.wg.ratelimiter import SOURCES_MAX
 from raven.wg.reassembly import PARTIAL_COST_MAX, PARTIALS_MAX
 from raven.wg.stepdown import StepDown
 from raven.wg.superframe import FRAGMENT, FRAGMENTS_MAX
+from tests.wg.hostile import hostile_datagram
 from tests.wg.packets import packet
 from tests.wg.pair import Host, Net, pair
 from tests.wg.superpackets import superpacket
-from tests.wg.test_hostile import hostile_datagram
 
 COUNT = int(os.environ.get("HOSTILE", "20000"))
 A4, B4 = "10.0.0.1", "10.0.0.2"

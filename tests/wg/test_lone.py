@@ -15,8 +15,7 @@ from raven.wg.device import Transmit
 from raven.wg.endpoint import Endpoint
 from raven.wg.outbox import LONE_MAX
 from tests.wg.packets import packet
-from tests.wg.pair import Host, Net
-from tests.wg.test_device import A4, A6, B4, B6, connected
+from tests.wg.pair import A4, A6, B4, B6, Host, Net, connected
 
 HEADROOM = 10
 

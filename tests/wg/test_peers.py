@@ -20,7 +20,7 @@ from raven.wg.endpoint import Endpoint
 from raven.wg.messages import tai64n
 from raven.wg.primitives import DhPrivateKey
 from tests.wg.packets import packet
-from tests.wg.test_primitives import LOW_ORDER
+from tests.wg.points import LOW_ORDER
 
 PRIVATE = PrivateKey.clamped(bytes(range(32)))
 A, B, C = (PublicKey(bytes([i]) * 32) for i in (9, 10, 11))

@@ -24,6 +24,7 @@ from raven.wg.primitives import (
     xaead_open,
     xaead_seal,
 )
+from tests.wg.points import LOW_ORDER
 
 SUNSCREEN = (
     b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, "
@@ -151,18 +152,6 @@ def test_xchacha20_poly1305() -> None:
 def test_x25519(private: str, public: str, shared: str) -> None:
     """RFC 7748."""
     assert DhPrivateKey(PrivateKey.clamped(h(private))).exchange(h(public)) == h(shared)
-
-
-# https://cr.yp.to/ecdh.html#validate
-LOW_ORDER = [
-    "0000000000000000000000000000000000000000000000000000000000000000",
-    "0100000000000000000000000000000000000000000000000000000000000000",
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-]
 
 
 @pytest.mark.parametrize("point", LOW_ORDER)

@@ -27,7 +27,7 @@ from raven.wg.uapi_answers import (
     parse_get_untrusted,
     parse_status_untrusted,
 )
-from tests.wg.test_uapi import KEY, KEY_HEX, device_states, keys32
+from tests.wg.configurations import KEY, KEY_HEX, device_states, keys32
 
 sizes = st.integers(0, 65535)
 

@@ -16,18 +16,12 @@ from gateway.controllers.certificates import CertificateReconciler, judge
 from raven import log
 from raven.errors import RefusedError
 from raven.kube.errors import KubeError
-from raven.kube.objects import Condition, Meta
-from raven.kube.resources import (
-    CERTIFICATE_REQUESTS,
-    SECRETS,
-    CertificateSigningRequest,
-    CertificateSigningRequestSpec,
-    CertificateSigningRequestStatus,
-    Secret,
-)
-from raven.kube.signing import NODE_ANNOTATION, SIGNER
+from raven.kube.objects import Meta
+from raven.kube.resources import CERTIFICATE_REQUESTS, SECRETS, CertificateSigningRequest, Secret
+from raven.kube.signing import NODE_ANNOTATION
 from raven.kube.watch import Cache
 from raven.pki.csr import make_csr
+from tests.gateway.controllers.requests import request
 from tests.kube.fake import FakeApi
 from tests.kube.fake import status as refusal
 from tests.pki.material import make_key
@@ -45,26 +39,6 @@ def csr(*names: str, uris: tuple[str, ...] = (), dns: tuple[str, ...] = (), ca: 
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     request = builder.sign(make_key(), hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def request(
-    pem: str,
-    username: str,
-    *groups: str,
-    usages: tuple[str, ...] = ("client auth",),
-    conditions: tuple[Condition, ...] = (),
-) -> CertificateSigningRequest:
-    return CertificateSigningRequest(
-        metadata=Meta(name="r"),
-        spec=CertificateSigningRequestSpec(
-            request=base64.b64encode(pem.encode()).decode(),
-            signer_name=SIGNER,
-            usages=usages,
-            username=username,
-            groups=groups,
-        ),
-        status=CertificateSigningRequestStatus(conditions=conditions),
-    )
 
 
 def token(node: str | None, *, type: str = "bootstrap.kubernetes.io/token") -> Secret:

@@ -205,3 +205,28 @@ async def curl(*arguments: object, stdin: bytes = b"") -> Curl:
             env=clean,
         )
     return Curl(ran.returncode, ran.stdout, ran.stderr.decode())
+
+
+def get(url: str, *headers: bytes) -> bytes:
+    return (
+        b"GET "
+        + url.encode()
+        + b" HTTP/1.1\r\nHost: x\r\n"
+        + b"".join(h + b"\r\n" for h in headers)
+        + b"\r\n"
+    )
+
+
+def answering(answer: bytes, seen: list[bytes] | None = None) -> Serve:
+    """A target that reads one head, says `answer`, and closes."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        head = await read_until(stream, b"\r\n\r\n")
+        if seen is not None:
+            seen.append(head)
+        await stream.send_all(answer)
+
+    return serve
+
+
+OK = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

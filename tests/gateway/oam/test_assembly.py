@@ -5,8 +5,6 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,10 +19,9 @@ from raven.net.tls_stream import TLSStream, client_handshake
 from raven.pki.csr import key_pem
 from raven.registry.interface import AuditRecord
 from raven.registry.sqlite import open_existing
-from tests.daemons import GATEWAY, Daemon, Loopback, command, echo, free_port, loopback, until
+from tests.daemons import GATEWAY, Loopback, command, echo, free_port, loopback, until
+from tests.gateway.oam.assembly import NODE, ask, connected
 from tests.gateway.oam.site import curl, read_all, read_head, read_until, target
-
-NODE = "shop-1"
 
 
 @pytest.fixture
@@ -35,15 +32,6 @@ def net(tmp_path: Path) -> Loopback:
 async def answer(stream: trio.SocketStream) -> None:
     await read_until(stream, b"\r\n\r\n")
     await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
-
-
-@asynccontextmanager
-async def connected(net: Loopback, *options: object, allow: str = "node:*") -> AsyncIterator[Daemon]:
-    async with net.gateway(*options) as gateway:
-        await net.join(NODE)
-        async with net.agent(NODE, "--allow", allow):
-            await gateway.connected(NODE)
-            yield gateway
 
 
 def permits(path: Path, *tables: tuple[list[str], list[str]]) -> Path:
@@ -245,14 +233,6 @@ async def test_the_unix_socket_knows_its_user(net: Loopback, tmp_path: Path) -> 
             assert b" 407 " in await ask(net, port)
             assert await gateway.stop() == 0
             assert not path.exists()
-
-
-async def ask(net: Loopback, port: int) -> bytes:
-    """The answer to a request of nobody in particular, from loopback."""
-    host, _, entry = net.oam.rpartition(":")
-    async with await trio.open_tcp_stream(host, int(entry)) as stream:
-        await stream.send_all(b"GET http://%s:%d/ HTTP/1.0\r\nHost: x\r\n\r\n" % (NODE.encode(), port))
-        return await read_all(stream)
 
 
 async def test_a_changed_policy_takes_effect_and_cuts(net: Loopback, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import trio
 from raven.net.http_pages import HEAD_TIMEOUT
 from raven.oam.heads import HEAD_MAX
 from tests.daemons import Daemon, Loopback, loopback, until
+from tests.gateway.oam.assembly import NODE, ask, connected
 from tests.gateway.oam.site import read_all, read_until, target
-from tests.gateway.oam.test_assembly import NODE, ask, connected
 
 
 @pytest.fixture

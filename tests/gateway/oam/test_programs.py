@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from gateway.tunnels import Offline
-from tests.agent.test_dialer import free_port
+from tests.daemons import free_port
 from tests.gateway.oam.site import NOW, curl, read_head, read_until, site, target
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

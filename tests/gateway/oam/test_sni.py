@@ -17,7 +17,7 @@ from raven.oam.permits import Policy
 from tests.authority import Authority
 from tests.daemons import free_port
 from tests.gateway.oam.site import NOW, Site, read_all, serve_tcp, site, target
-from tests.oam.test_clienthello import hello, records
+from tests.oam.hellos import hello, records
 
 
 @pytest.fixture(scope="module")
