@@ -70,9 +70,9 @@ async def _target(of: Parts, request: TraceRequest, asker: Asker) -> Hop:
     """Connects to the target as a request would, judged and audited like one, and sends nothing."""
     requests = of.oam.requests
     record = requests.new(asker, "TRACE")
-    record.target = Target(request.node, request.host, request.port)
     seconds = None
     try:
+        requests.locate(record, Target(request.node, request.host, request.port))
         with requests.under_way(record):
             stream = await requests.open(record)
             assert isinstance(stream, TunnelStream)

@@ -177,7 +177,7 @@ class HttpProxy:
             keep = request.persistent and request.body == 0 and not self.leaving
             await send_page(stream, request, page, keep_alive=keep)
             return _Then.NEXT if keep else _Then.LINGER
-        record.target = self._requests.located(route.target)
+        self._requests.locate(record, route.target)
         if self.draining:
             raise Refusal("draining", "this gateway is shutting down; ask another one, or again in a moment")
         then = _Then.CLOSE

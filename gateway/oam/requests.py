@@ -57,6 +57,7 @@ class Request:
     asker: Asker
     method: str = ""
     target: Target | None = None
+    known: bool = False  # the target's node has joined
     verdict: str = "allowed"
     status: int = 0
     to_target: int = 0
@@ -85,6 +86,7 @@ class Request:
             bytes_from_target=self.from_target,
             duration=trio.current_time() - self.began,
             detail=self.detail,
+            known=self.known,
         )
 
 
@@ -229,12 +231,14 @@ class Requests:
         with self._knowing(name):
             return self._tunnels.lookup(name)
 
-    def located(self, target: Target) -> Target:
-        """The target, by the node's name where it was asked for by its address."""
-        if self.is_node(target.node):
-            return target
-        with self._knowing(target.node):
-            return at_address(target, self._tunnels.nodes_at)
+    def locate(self, request: Request, target: Target) -> None:
+        """Gives the request its target, by the node's name where it was asked for by its address; Refusal."""
+        request.known = self.is_node(target.node)
+        if not request.known:
+            with self._knowing(target.node):
+                found = at_address(target, self._tunnels.nodes_at)
+            request.known, target = found != target, found
+        request.target = target
 
     @contextmanager
     def _knowing(self, name: str) -> Iterator[None]:

@@ -78,7 +78,7 @@ class NameSplicer:
         if name is None:
             return
         greeted()
-        record.target = self._requests.located(Target(name, "", self._port))
+        self._requests.locate(record, Target(name, "", self._port))
         if self.draining:
             raise Refusal("draining", "this gateway is shutting down; ask another one, or again in a moment")
         with self._requests.under_way(record):

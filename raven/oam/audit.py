@@ -26,6 +26,7 @@ class AuditLine:
     bytes_from_target: int  # payload after the answer's head
     duration: float  # seconds
     detail: str = ""  # the sentence of a refusal
+    known: bool = False  # the node has joined; what was never looked up may be made up
 
     @property
     def refused(self) -> bool:
