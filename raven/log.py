@@ -103,13 +103,15 @@ class Recent:
         return event
 
     def _is_kept(self, line: Happening) -> bool:
-        """Whether one that says the same is, of not long ago."""
-        said = (line.area, line.what, line.details)
-        return any(
-            (kept.area, kept.what, kept.details) == said
-            for kept in self._lines
-            if line.time - self.ERROR_EVERY < kept.time <= line.time
-        )
+        """Whether one that says the same is, of not long ago, and nothing else has happened there since."""
+        for kept in reversed(self._lines):
+            if kept.area != line.area:
+                continue
+            if kept.what != line.what or kept.time <= line.time - self.ERROR_EVERY:
+                return False
+            if kept.details == line.details:
+                return True
+        return False
 
     def lines(self) -> list[Happening]:
         """Oldest first."""
