@@ -66,8 +66,9 @@ class Identities:
     def by_token(self, request: RequestHead, asker: Asker, *, for_us: bool) -> Asker:
         """The asker with the name of the access token in the head, if there is one.
 
-        Refusal "bad-credentials". A program that cannot speak to proxies sends Authorization to the gateway's
-        own pages; `for_us` tells those. Elsewhere that header is the target's.
+        Refusal "bad-credentials", or "registry" when nobody can know. A program that cannot speak to proxies
+        sends Authorization to the gateway's own pages; `for_us` tells those. Elsewhere that header is the
+        target's.
         """
         values = request.values(b"proxy-authorization")
         if not values and for_us:
@@ -83,6 +84,8 @@ class Identities:
             if not secret_matches(token.secret, stored or _NO_HASH) or known is None or stored is None:
                 raise RefusedError("token-unknown", "this gateway knows no such access token")
             self._check(token.id, "token")
+        except Refusal:
+            raise  # "registry": the token may well be good
         except RefusedError as error:
             raise Refusal("bad-credentials", str(error)) from error
         return dataclasses.replace(
@@ -99,11 +102,11 @@ class Identities:
         for credential in asker.credentials:
             try:
                 self._check(credential, None)
-            except RefusedError as error:
-                raise Refusal("bad-credentials", str(error)) from error
-            except Refusal as refusal:
+            except Refusal as refusal:  # which is a RefusedError too
                 if refusal.reason != "registry":
                     raise
+            except RefusedError as error:
+                raise Refusal("bad-credentials", str(error)) from error
 
     def _find(self, credential_id: str) -> CredentialRecord | None:
         try:

@@ -19,7 +19,7 @@ from gateway.tunnels import Offline
 from raven.control.messages import OpenRequest, encode
 from raven.net.tcp import peer_of
 from raven.net.tunnel import Priority, Tunnel, TunnelLost
-from raven.oam.asker import asker_from_address
+from raven.oam.asker import Asker, asker_from_address
 from raven.oam.audit import AuditLine
 from raven.oam.permits import default_policy
 from raven.oam.policy import Allow
@@ -51,8 +51,14 @@ class Site:
         self.offline: dict[str, Offline] = {}
         self.addresses: dict[str, list[str]] = {}  # names of the nodes at an address
         self.policy = default_policy()
+        self.standing: Callable[[Asker], None] = lambda asker: None
         self.requests = Requests(
-            tunnels=self, audit=self, policy=lambda: self.policy, wall=lambda: NOW, each_max=each_max
+            tunnels=self,
+            audit=self,
+            policy=lambda: self.policy,
+            standing=lambda asker: self.standing(asker),
+            wall=lambda: NOW,
+            each_max=each_max,
         )
         self.proxy = HttpProxy(requests=self.requests)
         self.port = 0  # of the proxy
