@@ -14,8 +14,9 @@ import trio
 
 from raven.config import Address
 from raven.diagnosis.contact import is_numeric, look_up, try_all
-from raven.diagnosis.finding import Finding, Hop
+from raven.diagnosis.finding import Finding, Hop, Result
 from raven.errors import RefusedError
+from raven.oam.asker import IPAddress
 from raven.oam.policy import Allow
 from raven.oam.target import Target, find_route
 
@@ -76,14 +77,27 @@ def judged(
         rules.judge_host(target.host, target.port)
         rules.judge_addresses(target.host, target.port, addresses)
     except RefusedError as error:
-        if target.host in own and rules.permits("", target.port, []):
-            said = f"the rules for node permit it if the agent runs with --node-address {target.host}"
+        if target.host in own and (who := _who(rules, "", target.port, [])) is not None:
+            said = f"the rules for node permit it{who} if the agent runs with --node-address {target.host}"
             return Finding(hop="allow", result="unknown", about=shown, said=said)
+        if who := _who(rules, target.host, target.port, addresses):
+            # Nobody in particular asks here, and that others are refused may be what the owner wants.
+            said = f"the agent's allow list permits it{who}"
+            step = "ask as one of them: docs/oam.md tells how each proves its name to the gateway"
+            return Finding(hop="allow", result="note", about=shown, said=said, next=step)
         step = (
             f"add --allow {shown} to the agent's options (or to allow in agent.toml) and restart raven-agent"
         )
         return Finding(hop="allow", result="broken", about=shown, said=str(error), next=step)
     return Finding(hop="allow", result="ok", about=shown, said="the agent's allow list permits it")
+
+
+def _who(rules: Allow, host: str, port: int, addresses: Sequence[IPAddress]) -> str | None:
+    """To whom `rules` permit that: "" for everybody, None for nobody."""
+    if rules.permits(host, port, addresses):
+        return ""
+    words = rules.permitted_to(host, port, addresses)
+    return f" to {', '.join(map(str, words))} only" if words else None
 
 
 async def _connected(target: Target, shown: str, hosts: list[str]) -> Finding:
@@ -122,9 +136,17 @@ async def through(entry: Address, target: Target) -> Finding:
             said = f"a CONNECT through {entry} was answered by the target's host in {took:.1f} ms"
             return Finding(hop="target", result="ok", about=authority, said=said)
         said = f"{status} {reason}: {sentence}"
+    return refused(reason, authority, said)
+
+
+def refused(reason: str, about: str, said: str) -> Finding:
+    """What a request through the gateway came to that ended with that reason of `raven.oam.refusal`."""
     hop: Hop = "allow" if reason == "not-allowed" else "node" if reason in _OF_NODE else "target"
-    step = _STEPS.get(reason, "docs/oam.md says what this reason means")
-    return Finding(hop=hop, result="broken", about=authority, said=said, next=step)
+    result: Result = "broken"
+    if reason in _OF_ASKER:
+        result, said = "unknown", f"whoever asks here is refused before the target is asked: {said}"
+    step = STEPS.get(reason, "docs/oam.md says what this reason means")
+    return Finding(hop=hop, result=result, about=about, said=said, next=step)
 
 
 async def _answer(stream: trio.SocketStream) -> tuple[int, str, str]:
@@ -150,9 +172,26 @@ async def _answer(stream: trio.SocketStream) -> tuple[int, str, str]:
     return int(words[1]), headers.get("raven-error", ""), body.strip()
 
 
-_OF_NODE: Final = frozenset({"unknown-node", "offline-node", "tunnel-lost", "draining", "registry", "busy"})
-_STEPS: Final = {
+_OF_NODE: Final = frozenset(
+    {
+        "unknown-node",
+        "ambiguous-node",
+        "offline-node",
+        "reconnecting",
+        "tunnel-lost",
+        "draining",
+        "registry",
+        "busy",
+    }
+)
+_OF_ASKER: Final = frozenset({"not-permitted", "no-identity", "too-many"})  # another one may get through
+STEPS: Final = {
+    "not-permitted": "ask as one who has a permit, or give from:127.0.0.0/8 one in the gateway's policy",
+    "no-identity": "ask with a token (`raven-gateway access token NAME`) or certificate that has a permit",
+    "too-many": "ask again when some have ended (`ravenctl top` shows them), or raise --oam-each-max",
     "unknown-node": "compare the name with `ravenctl nodes`; a host behind a node is HOST.via.NODE:PORT",
+    "ambiguous-node": "ask by the node's name, as `ravenctl nodes` has it",
+    "reconnecting": "ask again in a moment; if it stays away, `ravenctl doctor` on that node shows the hop",
     "offline-node": "on that node: is it powered, does it have a network? then `ravenctl doctor` there",
     "not-allowed": "the node's owner adds that rule to --allow (agent.toml: allow), and restarts its agent",
     "unreachable": "start the service there; on the node, `ravenctl doctor --target PORT` shows its side",
@@ -160,5 +199,6 @@ _STEPS: Final = {
     "tunnel-lost": "ask again in a moment; `ravenctl status` shows whether the gateway and the tunnel are up",
     "draining": "this gateway is shutting down: ask another, or start it again",
     "registry": "the gateway's log says what its registry lacks, mostly disk space",
+    "agent-error": "the agent's log on that node has the line, with the id of the request",
     "busy": "close streams to that node; its LimitNOFILE bounds them",
 }

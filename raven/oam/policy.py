@@ -11,7 +11,7 @@ such a rule guards against askers, not against the gateway.
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -180,6 +180,16 @@ class Allow:
         except RefusedError:
             return False
         return True
+
+    def permitted_to(self, host: str, port: int, addresses: Sequence[IPAddress]) -> list[Who]:
+        """The words of rules for some askers alone that permit such a request, in the order of the list."""
+        words = dict.fromkeys(word for rule in self.rules for word in rule.who)
+        return [word for word in words if self._for(word).permits(host, port, addresses)]
+
+    def _for(self, word: Who) -> "Allow":
+        """The list as it counts for an asker who is `word` and nothing else."""
+        rules = [replace(rule, who=()) for rule in self.rules if not rule.who or word in rule.who]
+        return Allow(rules, self._node_address)
 
     def judge_host(self, host: str, port: int, asker: Asker = NOBODY) -> None:
         """Returns if some answer of the DNS could permit `host` at `port`; else RefusedError "not-allowed".

@@ -5,7 +5,10 @@ import trio
 
 from raven.config import Address
 from raven.diagnosis import target
+from raven.diagnosis.finding import decide
 from raven.errors import RefusedError
+from raven.oam.permits import Policy
+from raven.oam.refusal import STATUS
 from raven.oam.target import Target
 from tests.gateway.oam.site import site
 from tests.gateway.oam.site import target as served
@@ -73,6 +76,79 @@ def test_the_nodes_own_address() -> None:
     assert judged("node:9100", "192.0.2.6") == "broken"
     assert judged("node:9101", "192.0.2.5") == "broken"
     assert judged("192.0.2.0/24:9100", "192.0.2.6") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("rules", "result", "said"),
+    [
+        (["node:22"], "ok", "the agent's allow list permits it"),
+        (["node:22", "node:22 for token:a"], "ok", "the agent's allow list permits it"),
+        (["node:22 for token:a"], "note", "the agent's allow list permits it to token:a only"),
+        (
+            ["node:22 for operator:alice,group:ops", "*:22 for from:10.0.0.0/8"],
+            "note",
+            "the agent's allow list permits it to operator:alice, group:ops, from:10.0.0.0/8 only",
+        ),
+        (["node:23 for token:a"], "broken", "the node's allow list does not permit node:22"),
+    ],
+)
+def test_rules_for_some_askers_are_no_fault(rules: list[str], result: str, said: str) -> None:
+    found = target.judged(Target("shop-1", "", 22), "node:22", ["127.0.0.1"], rules, [])
+    assert (found.hop, found.result) == ("allow", result)
+    assert found.said.startswith(said)
+    assert bool(found.next) == (result != "ok")
+    assert decide([found]).well == (result != "broken")
+
+
+def test_rules_for_some_askers_and_the_nodes_own_address() -> None:
+    asked = Target("shop-1", "192.0.2.5", 22)
+    found = target.judged(asked, "192.0.2.5:22", ["192.0.2.5"], ["node:22 for token:a"], ["192.0.2.5"])
+    assert (found.result, found.said) == (
+        "unknown",
+        "the rules for node permit it to token:a only if the agent runs with --node-address 192.0.2.5",
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "hop", "result"),
+    [
+        ("not-permitted", "target", "unknown"),
+        ("no-identity", "target", "unknown"),
+        ("too-many", "target", "unknown"),
+        ("not-allowed", "allow", "broken"),
+        ("unknown-node", "node", "broken"),
+        ("ambiguous-node", "node", "broken"),
+        ("offline-node", "node", "broken"),
+        ("reconnecting", "node", "broken"),
+        ("tunnel-lost", "node", "broken"),
+        ("draining", "node", "broken"),
+        ("registry", "node", "broken"),
+        ("busy", "node", "broken"),
+        ("agent-error", "target", "broken"),
+        ("unreachable", "target", "broken"),
+        ("dial-timeout", "target", "broken"),
+    ],
+)
+def test_each_reason_has_its_hop_and_what_to_do(reason: str, hop: str, result: str) -> None:
+    found = target.refused(reason, "shop-1:22", f"{STATUS[reason]} {reason}: no")
+    assert (found.hop, found.result) == (hop, result)
+    assert found.said.endswith(f"{reason}: no")
+    assert found.next == target.STEPS[reason]
+
+
+def test_a_reason_of_a_later_gateway_leads_to_the_table() -> None:
+    found = target.refused("new-word", "shop-1:22", "502 new-word: no")
+    assert (found.hop, found.result, "docs/oam.md" in found.next) == ("target", "broken", True)
+
+
+async def test_who_asks_from_here_may_be_refused_where_others_are_not() -> None:
+    async with site() as s:
+        s.policy = Policy.parse("[[permit]]\nwho = ['token:ops']\ntargets = ['node:22']\n")
+        entry = Address.parse(s.address)
+        named = await target.through(entry, Target("edge1", "", 22))
+        nobody = await target.through(entry, Target("edge1", "", 23))
+    assert (named.result, "407 no-identity: " in named.said) == ("unknown", True)
+    assert (nobody.result, "403 not-permitted: " in nobody.said) == ("unknown", True)
 
 
 async def test_requests_through_a_gateway() -> None:

@@ -184,3 +184,28 @@ def test_nothing_but_a_refusal_is_ever_raised(host: str, port: int, resolved: li
     assert not (
         everything and any(real_address(address) in METADATA_ADDRESSES for address in resolved) and host
     )
+
+
+@pytest.mark.parametrize(
+    ("rules", "host", "reached", "who"),
+    [
+        (["node:23"], "", [], []),
+        (["node:22 for operator:alice,group:ops"], "", [], ["operator:alice", "group:ops"]),
+        (
+            ["node:22 for operator:alice", "*:22 for from:10.0.0.0/8"],
+            "",
+            [],
+            ["operator:alice", "from:10.0.0.0/8"],
+        ),
+        (["node:23 for operator:alice"], "", [], []),
+        (["192.0.2.0/24:22 for token:a", "node:22 for token:b"], "192.0.2.5", ["192.0.2.5"], ["token:a"]),
+        (["a.lan:22 for token:a", "b.lan:22 for token:b"], "a.lan", ["192.0.2.5"], ["token:a"]),
+        # Each address by a rule, one of them for everybody.
+        (["192.0.2.5:22", "192.0.2.6:22 for token:a"], "a.lan", ["192.0.2.5", "192.0.2.6"], ["token:a"]),
+        (["192.0.2.6:22 for token:a"], "a.lan", ["192.0.2.5", "192.0.2.6"], []),
+    ],
+)
+def test_to_whom_it_is_permitted_by_rules_for_some(
+    rules: list[str], host: str, reached: list[str], who: list[str]
+) -> None:
+    assert list(map(str, Allow.parse(rules).permitted_to(host, 22, addresses(*reached)))) == who
