@@ -13,7 +13,7 @@ import click
 from raven.errors import RavenError
 from raven.net.daemon import fail
 from raven.places import STATE_DIRECTORY
-from raven.terminal import json_text, printable
+from raven.terminal import json_text, printable, printable_lines
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -47,7 +47,7 @@ def done(output: str, value: object, sentence: str) -> None:
     if output == "json":
         print_json(value)
     else:
-        click.echo(sentence)
+        click.echo(printable_lines(sentence))
 
 
 def print_json(value: object) -> None:
