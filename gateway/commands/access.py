@@ -7,15 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.commands.output import (
-    done,
-    failing_in_one_line,
-    moment,
-    output_option,
-    print_json,
-    print_table,
-    state_dir_option,
-)
+from gateway.commands.output import done, failing_in_one_line, listed, moment, output_option, state_dir_option
 
 ttl_option = click.option(
     "--ttl", default="90d", show_default=True, metavar="TIME", help="How long it is good: 15m, 8h, 90d."
@@ -77,13 +69,12 @@ def list_credentials(state_dir: Path, output: str) -> None:
 
     with failing_in_one_line():
         entries = access.list_credentials(state_dir, now=time.time())
-    if output == "json":
-        print_json(entries)
-    else:
-        print_table(
-            ("ID", "NAME", "STATE", "CREATED", "EXPIRES"),
-            [(e.id, e.name, e.state, moment(e.created), moment(e.expires)) for e in entries],
-        )
+    listed(
+        output,
+        entries,
+        ("ID", "NAME", "STATE", "CREATED", "EXPIRES"),
+        lambda e: (e.id, e.name, e.state, moment(e.created), moment(e.expires)),
+    )
 
 
 @access.command()

@@ -7,15 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.commands.output import (
-    done,
-    failing_in_one_line,
-    moment,
-    output_option,
-    print_json,
-    print_table,
-    state_dir_option,
-)
+from gateway.commands.output import done, failing_in_one_line, listed, moment, output_option, state_dir_option
 
 
 @click.group()
@@ -32,13 +24,12 @@ def list_gateways(state_dir: Path, output: str) -> None:
 
     with failing_in_one_line():
         entries = gateways.list_gateways(state_dir, now=time.time())
-    if output == "json":
-        print_json(entries)
-    else:
-        print_table(
-            ("NAME", "AGENTS DIAL", "JOINED"),
-            [(entry.name, entry.address, moment(entry.created)) for entry in entries],
-        )
+    listed(
+        output,
+        entries,
+        ("NAME", "AGENTS DIAL", "JOINED"),
+        lambda entry: (entry.name, entry.address, moment(entry.created)),
+    )
 
 
 @gateway.command("remove")

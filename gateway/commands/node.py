@@ -7,15 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.commands.output import (
-    done,
-    failing_in_one_line,
-    moment,
-    output_option,
-    print_json,
-    print_table,
-    state_dir_option,
-)
+from gateway.commands.output import done, failing_in_one_line, listed, moment, output_option, state_dir_option
 
 
 @click.group()
@@ -32,22 +24,18 @@ def list_nodes(state_dir: Path, output: str) -> None:
 
     with failing_in_one_line():
         entries = nodes.list_nodes(state_dir, now=time.time())
-    if output == "json":
-        print_json(entries)
-    else:
-        print_table(
-            ("NAME", "JOINED", "LAST SEEN", "CERTIFICATE UNTIL", "SOFTWARE"),
-            [
-                (
-                    entry.name,
-                    moment(entry.created),
-                    moment(entry.last_seen),
-                    moment(entry.certificate_expires),
-                    entry.software or "-",
-                )
-                for entry in entries
-            ],
-        )
+    listed(
+        output,
+        entries,
+        ("NAME", "JOINED", "LAST SEEN", "CERTIFICATE UNTIL", "SOFTWARE"),
+        lambda entry: (
+            entry.name,
+            moment(entry.created),
+            moment(entry.last_seen),
+            moment(entry.certificate_expires),
+            entry.software or "-",
+        ),
+    )
 
 
 @node.command()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -15,6 +15,7 @@ from raven.net.daemon import fail
 from raven.places import STATE_DIRECTORY
 from raven.terminal import json_text, printable, printable_lines
 
+T = TypeVar("T")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 state_dir_option: Decorator = click.option(
@@ -48,6 +49,16 @@ def done(output: str, value: object, sentence: str) -> None:
         print_json(value)
     else:
         click.echo(printable_lines(sentence))
+
+
+def listed(
+    output: str, entries: Sequence[T], headings: Sequence[str], row: Callable[[T], Sequence[str]]
+) -> None:
+    """All `entries`, as JSON or as a table with a `row` for each."""
+    if output == "json":
+        print_json(entries)
+    else:
+        print_table(headings, [row(entry) for entry in entries])
 
 
 def print_json(value: object) -> None:

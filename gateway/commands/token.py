@@ -7,15 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.commands.output import (
-    done,
-    failing_in_one_line,
-    moment,
-    output_option,
-    print_json,
-    print_table,
-    state_dir_option,
-)
+from gateway.commands.output import done, failing_in_one_line, listed, moment, output_option, state_dir_option
 
 
 @click.group()
@@ -80,23 +72,19 @@ def list_tokens(state_dir: Path, output: str) -> None:
 
     with failing_in_one_line():
         entries = tokens.list_tokens(state_dir, now=time.time())
-    if output == "json":
-        print_json(entries)
-    else:
-        print_table(
-            ("ID", "STATE", "FOR", "EXPIRES", "USES", "LAST USED BY"),
-            [
-                (
-                    entry.id,
-                    entry.state + (", reusable" if entry.reusable else ""),
-                    f"{entry.role} {entry.node}" if entry.node else f"any {entry.role}",
-                    moment(entry.expires),
-                    str(entry.uses),
-                    entry.used_by or "-",
-                )
-                for entry in entries
-            ],
-        )
+    listed(
+        output,
+        entries,
+        ("ID", "STATE", "FOR", "EXPIRES", "USES", "LAST USED BY"),
+        lambda entry: (
+            entry.id,
+            entry.state + (", reusable" if entry.reusable else ""),
+            f"{entry.role} {entry.node}" if entry.node else f"any {entry.role}",
+            moment(entry.expires),
+            str(entry.uses),
+            entry.used_by or "-",
+        ),
+    )
 
 
 @token.command()
