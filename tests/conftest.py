@@ -1,8 +1,8 @@
 """What every test may count on: the markers mean what they say, and a run that was ended clears up.
 
-A test marked `netns` is skipped where no namespace can be made. With RAVEN_REQUIRE_NETNS=1, as `.ci/run` sets
-it, a skipped `netns` or `interop` test is a failed one: green must not mean that nobody looked. The same goes
-for `kube` and RAVEN_REQUIRE_KUBE.
+A test marked `netns` is skipped where no namespace can be made. With RAVEN_REQUIRE_NETNS=1, or
+RAVEN_REQUIRE_KUBE=1 for what runs on Kubernetes, as `.ci/run` sets them, a skipped test is a failed one
+whatever it lacks: green must not mean that nobody looked.
 """
 
 import functools
@@ -18,20 +18,17 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests import reruns
 from tests.lab.world import missing
 
 # A single example that meets a busy moment of a shared machine is no failure; pytest bounds the whole test.
 hypothesis.settings.register_profile("raven", deadline=None)
 hypothesis.settings.load_profile("raven")
 
-_MARKS = {"RAVEN_REQUIRE_NETNS": ("netns", "interop"), "RAVEN_REQUIRE_KUBE": ("kube",)}
-REQUIRED = {
-    mark: variable
-    for variable, marks in _MARKS.items()
+REQUIRED = [
+    variable
+    for variable in ("RAVEN_REQUIRE_NETNS", "RAVEN_REQUIRE_KUBE")
     if os.environ.get(variable, "") not in ("", "0")
-    for mark in marks
-}
+]
 _why_not = functools.cache(missing)
 
 
@@ -50,7 +47,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     shared_out = hasattr(config, "workerinput")  # this is one of the processes of pytest-xdist
     items.sort(key=lambda item: (item.get_closest_marker("netns") is not None) != shared_out)
-    reruns.allow_reruns(items, config.rootpath)
 
 
 class _Shares(LoadScopeScheduling):
@@ -73,12 +69,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return _Shares(config, log)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if complaint := reruns.complaint(session.config):
-        session.config.get_terminal_writer().line(f"\n{complaint}", red=True)
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("netns") is not None and (reason := _why_not()):
         pytest.skip(reason)
@@ -89,8 +79,7 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    required = [name for mark, name in REQUIRED.items() if item.get_closest_marker(mark)]
-    if required and report.skipped and not hasattr(report, "wasxfail"):
+    if REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"skipped although {required[0]} is set: {report.longrepr}"
+        report.longrepr = f"skipped although {REQUIRED[0]} is set: {report.longrepr}"
     return report

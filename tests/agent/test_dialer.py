@@ -41,7 +41,7 @@ class Names(trio.abc.HostnameResolver):
         ]
 
     async def getnameinfo(self, sockaddr: object, flags: int) -> tuple[str, str]:
-        raise NotImplementedError
+        raise NotImplementedError  # trio's resolver has it, and no dial asks for names
 
 
 class Ends:

@@ -161,7 +161,7 @@ def test_this_kernel_passes_and_nothing_is_left_of_the_trial() -> None:
     took = time.monotonic() - began
     assert trial.untried == ""
     assert trial.failures == {}
-    assert took < 5.0  # 0.06 s alone on this kind of machine
+    assert took < 1.0  # 0.06 s alone on this kind of machine
     assert {line.split()[0] for line in before.splitlines()} == {
         line.split()[0] for line in Path("/proc/net/dev").read_text().splitlines()
     }

@@ -172,4 +172,4 @@ def test_an_ipv6_that_swallows_everything_costs_less_than_a_second(tmp_path: Pat
         rules = f"table ip6 hole {{\n chain out {{\n {chain} }}\n }}\n"
         machine.run("nft", "-f", "-", text=rules)
         machine.inside(lambda: trio.run(race))
-    assert 0.2 < took[0] < 3.0  # not the many seconds of a SYN that nobody answers
+    assert 0.2 < took[0] < 1.0
